@@ -1,0 +1,259 @@
+"""The data contract: how signals, responses, tables, embeddings and predictions look as xarray.
+
+Builders make datasets that follow the contract, ``validate`` says where one does not. Nothing here
+touches a file. A change of what is written here needs a new ``SCHEMA_VERSION`` and a migration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from braindecode_pipe.errors import SchemaError
+
+SCHEMA_VERSION = "1"
+
+KINDS = ("signal", "response", "table", "embedding", "prediction", "qc")
+SENSOR_KINDS = (
+    "eeg", "mag", "grad", "ref_meg", "seeg", "ecog", "dbs", "voxel", "vertex", "parcel",
+)
+UNITS = ("V", "T", "T/m", "a.u.")
+DATA_ORIGINS = ("recorded", "simulated", "mixed")
+ROLES = {"unused": 0, "train": 1, "validation": 2, "test": 3, "purged": 4}
+_ARRAY = {"signal": "signal", "response": "response", "embedding": "embedding",
+          "prediction": "prediction"}
+_DIMS = {
+    "signal": {("sensor", "time")},
+    "response": {("event", "sensor"), ("event", "sensor", "time")},
+    "embedding": {("stimulus", "feature"), ("stimulus", "step", "feature")},
+    "prediction": {("query", "feature")},
+}
+
+
+def join_data_origin(*origins: str) -> str:
+    """Origin of something made from several parts: equal parts keep it, others are ``mixed``."""
+    found = set(origins)
+    if not found or not found <= set(DATA_ORIGINS):
+        raise SchemaError(
+            "unknown data_origin", expected=" | ".join(DATA_ORIGINS), found=str(sorted(found))
+        )
+    return found.pop() if len(found) == 1 else "mixed"
+
+
+def sensor_coords(
+    names: list[str],
+    kind: list[str] | str,
+    unit: list[str] | str,
+    position: np.ndarray | None = None,
+    orientation: np.ndarray | None = None,
+    good: np.ndarray | None = None,
+    **extra: np.ndarray | list[str],
+) -> dict[str, Any]:
+    """Coordinates of the dimension ``sensor``.
+
+    Parameters
+    ----------
+    names : list of str, length ``n_sensors``
+    kind, unit : str or list of str
+        From ``SENSOR_KINDS`` and ``UNITS``.
+    position : (n_sensors, 3) [m], NaN where unknown
+    orientation : (n_sensors, 3) unit vectors, zeros where there is none
+    good : (n_sensors,) bool
+    **extra
+        Further columns: ``roi``, ``hemisphere`` (str), ``ijk`` (n_sensors, 3) int.
+    """
+    n = len(names)
+    if len(set(names)) != n:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise SchemaError("sensor names repeat", expected="unique names", found=", ".join(twice))
+    as_list = lambda value: [value] * n if isinstance(value, str) else list(value)  # noqa: E731
+    xyz = np.full((n, 3), np.nan) if position is None else np.asarray(position, float)
+    ori = np.zeros((n, 3)) if orientation is None else np.asarray(orientation, float)
+    coords: dict[str, Any] = {
+        "sensor": ("sensor", np.asarray(names, dtype=object)),
+        "kind": ("sensor", np.asarray(as_list(kind), dtype=object)),
+        "unit": ("sensor", np.asarray(as_list(unit), dtype=object)),
+        "position": (("sensor", "axis"), xyz),
+        "orientation": (("sensor", "axis"), ori),
+        "sensor_good": ("sensor", np.ones(n, bool) if good is None else np.asarray(good, bool)),
+    }
+    for name, values in extra.items():
+        values = np.asarray(values, dtype=object if isinstance(values, list) else None)
+        coords[name] = (("sensor", "axis") if values.ndim == 2 else "sensor", values)
+    return coords
+
+
+def signal_dataset(
+    data: Any,
+    sensors: Mapping[str, Any],
+    times: np.ndarray,
+    attrs: Mapping[str, Any],
+    time_good: np.ndarray | None = None,
+) -> xr.Dataset:
+    """A ``signal`` dataset.
+
+    Parameters
+    ----------
+    data : (n_sensors, n_times) float32, numpy or dask
+    sensors : result of :func:`sensor_coords`
+    times : (n_times,) [s], first sample at ``attrs["first_time"]``
+    attrs : must hold ``data_origin`` and ``sfreq`` [Hz] (``t_r`` [s] for BOLD beside it)
+    time_good : (n_times,) bool, False where samples are scrubbed or annotated as bad
+    """
+    good = np.ones(len(times), bool) if time_good is None else np.asarray(time_good, bool)
+    dataset = xr.Dataset(
+        {"signal": (("sensor", "time"), data)},
+        coords={**sensors, "time": ("time", np.asarray(times, float)),
+                "time_good": ("time", good)},
+        attrs={"schema_version": SCHEMA_VERSION, "kind": "signal", **attrs},
+    )
+    validate(dataset)
+    return dataset
+
+
+def response_dataset(
+    data: Any,
+    sensors: Mapping[str, Any],
+    events: list[str],
+    attrs: Mapping[str, Any],
+    times: np.ndarray | None = None,
+) -> xr.Dataset:
+    """A ``response`` dataset: ``(n_events, n_sensors[, n_times])`` float32."""
+    dims = ("event", "sensor") if times is None else ("event", "sensor", "time")
+    coords: dict[str, Any] = {**sensors, "event": ("event", np.asarray(events, dtype=object))}
+    if times is not None:
+        coords["time"] = ("time", np.asarray(times, float))
+    dataset = xr.Dataset(
+        {"response": (dims, data)},
+        coords=coords,
+        attrs={"schema_version": SCHEMA_VERSION, "kind": "response", **attrs},
+    )
+    validate(dataset)
+    return dataset
+
+
+def embedding_dataset(
+    data: np.ndarray,
+    stimuli: list[str],
+    attrs: Mapping[str, Any],
+    step_times: np.ndarray | None = None,
+) -> xr.Dataset:
+    """An ``embedding``: ``(n_stimuli, n_features)`` or ``(n_stimuli, n_steps, n_features)``."""
+    dims = ("stimulus", "feature") if step_times is None else ("stimulus", "step", "feature")
+    coords: dict[str, Any] = {"stimulus": ("stimulus", np.asarray(stimuli, dtype=object))}
+    if step_times is not None:
+        coords["step_time"] = ("step", np.asarray(step_times, float))
+    dataset = xr.Dataset(
+        {"embedding": (dims, np.asarray(data, np.float32))},
+        coords=coords,
+        attrs={"schema_version": SCHEMA_VERSION, "kind": "embedding", **attrs},
+    )
+    validate(dataset)
+    return dataset
+
+
+def prediction_dataset(
+    data: np.ndarray, events: list[str], stimuli: list[str], attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    """A ``prediction``: ``(n_queries, n_features)`` with the event and true stimulus of each.
+
+    ``attrs`` holds fold, subject, decoder, embedding, target, checkpoint, data_origin.
+    """
+    dataset = xr.Dataset(
+        {"prediction": (("query", "feature"), np.asarray(data, np.float32))},
+        coords={
+            "event": ("query", np.asarray(events, dtype=object)),
+            "stimulus": ("query", np.asarray(stimuli, dtype=object)),
+        },
+        attrs={"schema_version": SCHEMA_VERSION, "kind": "prediction", **attrs},
+    )
+    validate(dataset)
+    return dataset
+
+
+def table_to_dataset(
+    table: pd.DataFrame, dim: str, attrs: Mapping[str, Any] | None = None
+) -> xr.Dataset:
+    """A table as a dataset: one variable per column along ``dim`` (str, float, int or bool)."""
+    variables = {}
+    for name in table.columns:
+        column = table[name]
+        if pd.api.types.is_bool_dtype(column):
+            values: np.ndarray = column.to_numpy(bool)
+        elif pd.api.types.is_integer_dtype(column):
+            values = column.to_numpy(np.int64)
+        elif pd.api.types.is_float_dtype(column):
+            values = column.to_numpy(np.float64)
+        else:
+            values = column.map(lambda cell: "" if pd.isna(cell) else str(cell)).to_numpy(object)
+        variables[str(name)] = (dim, values)
+    return xr.Dataset(
+        variables,
+        attrs={"schema_version": SCHEMA_VERSION, "kind": "table", "dim": dim,
+               "columns": [str(c) for c in table.columns], **(attrs or {})},
+    )
+
+
+def dataset_to_table(dataset: xr.Dataset) -> pd.DataFrame:
+    """Inverse of :func:`table_to_dataset`; text columns come back as Python strings."""
+    columns = {}
+    for name in dataset.attrs["columns"]:
+        values = np.asarray(dataset[name].values)
+        if values.dtype.kind in "OUT":
+            columns[name] = pd.Series([str(v) for v in values], dtype=object)
+        else:
+            columns[name] = pd.Series(values)
+    return pd.DataFrame(columns)
+
+
+def validate(dataset: xr.Dataset) -> None:
+    """Raise :class:`SchemaError` where ``dataset`` does not follow the contract."""
+    kind = dataset.attrs.get("kind")
+    if kind not in KINDS:
+        raise SchemaError("unknown kind", expected=" | ".join(KINDS), found=repr(kind))
+    if dataset.attrs.get("schema_version") != SCHEMA_VERSION:
+        raise SchemaError(
+            "other version of the data contract",
+            expected=SCHEMA_VERSION,
+            found=repr(dataset.attrs.get("schema_version")),
+            remedy="run the stage again, or read it with the version that wrote it",
+        )
+    if kind not in _ARRAY:
+        return
+    name = _ARRAY[kind]
+    if name not in dataset:
+        raise SchemaError(f"{kind} without its array", expected=name, found=str(list(dataset)))
+    array = dataset[name]
+    if tuple(array.dims) not in _DIMS[kind]:
+        raise SchemaError(
+            f"{kind} with wrong dimensions",
+            expected=" or ".join(map(str, sorted(_DIMS[kind]))),
+            found=str(tuple(array.dims)),
+        )
+    if array.dtype != np.float32:
+        raise SchemaError(f"{kind} has the wrong type", expected="float32", found=str(array.dtype))
+    if dataset.attrs.get("data_origin") not in DATA_ORIGINS:
+        raise SchemaError(
+            f"{kind} without data_origin",
+            expected=" | ".join(DATA_ORIGINS),
+            found=repr(dataset.attrs.get("data_origin")),
+        )
+    if kind in ("signal", "response"):
+        _validate_sensors(dataset)
+
+
+def _validate_sensors(dataset: xr.Dataset) -> None:
+    for name in ("sensor", "kind", "unit", "position", "orientation", "sensor_good"):
+        if name not in dataset.coords:
+            raise SchemaError("sensor coordinate is missing", expected=name, found="nothing")
+    unknown = set(map(str, dataset["kind"].values)) - set(SENSOR_KINDS)
+    if unknown:
+        raise SchemaError(
+            "unknown kind of sensor", expected=" | ".join(SENSOR_KINDS), found=str(sorted(unknown))
+        )
+    if "sfreq" not in dataset.attrs and "time" in dataset.dims:
+        raise SchemaError("no sampling rate", expected="attrs['sfreq'] [Hz]", found="nothing")
