@@ -1,0 +1,1 @@
+from braindecode_pipe.recipe.models import *  # noqa: F403
