@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import LeakageError
+from braindecode_pipe.errors import LeakageError, SplitError
+from braindecode_pipe.recipe import SplitSection
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.store import open_store, read_table
 
@@ -79,6 +80,13 @@ class StudyPlan:
             role=np.asarray(open_store(path, "split")["role"].values),
         )
 
+    def without(self, recordings: Iterable[str]) -> StudyPlan:
+        """The same plan with the events of some recordings unused, as when they failed."""
+        gone = self.events["recording"].isin(list(recordings)).to_numpy()
+        role = self.role.copy()
+        role[:, gone] = ROLES["unused"]
+        return replace(self, role=role)
+
     def rows(self, fold: int, role: str) -> np.ndarray:
         """Positions in ``events`` that have ``role`` in fold number ``fold``."""
         return np.flatnonzero(self.role[fold] == ROLES[role])
@@ -110,3 +118,205 @@ def check_disjoint(seen: Iterable[str], test: Iterable[str], what: str) -> None:
             found=f"{len(both)} in common: {shown}",
             remedy="fit on the training part of the split only",
         )
+
+
+def shared_between_roles(plan: StudyPlan, target: str) -> list[str]:
+    """Stimuli of ``target`` that are tested on and trained (or validated) on in one fold."""
+    ids = plan.events[f"stimulus_{target}"].to_numpy()
+    shared: set[str] = set()
+    for role in plan.role:
+        seen = set(ids[np.isin(role, [ROLES["train"], ROLES["validation"]])])
+        shared |= (seen & set(ids[role == ROLES["test"]])) - {""}
+    return sorted(shared)
+
+
+def make_folds(
+    events: pd.DataFrame,
+    recordings: pd.DataFrame,
+    stimuli: pd.DataFrame,
+    section: SplitSection,
+    *,
+    target: str,
+    extent: tuple[float, float | None],
+) -> tuple[pd.DataFrame, np.ndarray, pd.Series]:
+    """Who is trained on and tested on, in every fold.
+
+    Groups (all events of a run, session, person, stimulus, category or block of time) are never
+    divided. With ``n_folds`` = 0 every group is a fold of its own; otherwise groups are dealt out
+    in the order of the SHA-256 of their name and the seed, so that a stimulus falls into the same
+    fold for every person and data set (as sentences do in Defossez et al. 2023).
+
+    Parameters
+    ----------
+    events, recordings, stimuli : tables of the plan
+    section : SplitSection
+    target : name of the target whose stimuli count
+    extent : (tmin, tmax) [s] of the windows around events
+
+    Returns
+    -------
+    folds : table fold, subject, groups
+    role : (n_folds, n_events) int8, values of ``schema.ROLES``
+    group : (n_events,) str
+
+    Raises
+    ------
+    SplitError : nothing to train on, or nothing to test
+    LeakageError : windows of training and test overlap and ``section.overlap`` is "error"
+    """
+    if section.by == "subject" and section.within_subject:
+        raise SplitError(
+            "people cannot be split within one person",
+            expected="[split] within_subject = false together with by = \"subject\"",
+            found="within_subject = true",
+        )
+    shown = (events[[c for c in events if c.startswith("stimulus_")]] != "").any(axis=1).to_numpy()
+    group = _groups(events, stimuli, section, target)
+    ids = group.to_numpy()
+    subjects = sorted(set(events["subject"])) if section.within_subject else [""]
+    rows, roles = [], []
+    for subject in subjects:
+        own = shown & (ids != "")
+        if section.within_subject:
+            own &= (events["subject"] == subject).to_numpy()
+        if not own.any():
+            continue
+        for name, test_groups in _deal(sorted(set(ids[own])), section, subject):
+            role = np.zeros(len(events), np.int8)
+            test = own & np.isin(ids, test_groups)
+            role[own & ~test] = ROLES["train"]
+            role[test] = ROLES["test"]
+            _hold_out(role, ids, section)
+            _keep_apart(role, events, recordings, section, extent, name)
+            _refuse_empty(role, name, section, len(set(ids[own])))
+            rows.append({"fold": name, "subject": subject, "groups": ",".join(test_groups)})
+            roles.append(role)
+    if section.test_folds:
+        rows, roles = rows[: section.test_folds], roles[: section.test_folds]
+    if not rows:
+        raise SplitError("there is nothing to split", expected="events that present stimuli",
+                         found="none")  # fmt: skip
+    return pd.DataFrame(rows), np.stack(roles), group
+
+
+def _groups(
+    events: pd.DataFrame, stimuli: pd.DataFrame, section: SplitSection, target: str
+) -> pd.Series:
+    ids = events[f"stimulus_{target}"]
+    if section.by == "run":
+        return events["recording"].astype(str)
+    if section.by == "session":
+        return "sub-" + events["subject"] + "_ses-" + events["session"]
+    if section.by == "subject":
+        return events["subject"].astype(str)
+    if section.by == "stimulus":
+        own = stimuli[stimuli["target"] == target]
+        near = dict(zip(own["stimulus"], own["near_duplicate_group"]))
+        return ids.map(lambda stimulus: near.get(stimulus, ""))
+    if section.by == "category":
+        own = stimuli[stimuli["target"] == target]
+        category = dict(zip(own["stimulus"], own["category"]))
+        return ids.map(lambda stimulus: category.get(stimulus, ""))
+    n_blocks = section.n_folds or 5
+    blocks = pd.Series("", index=events.index, dtype=object)
+    for _, part in events.groupby("recording"):
+        edges = np.linspace(part["onset"].min(), part["onset"].max(), n_blocks + 1)[1:-1]
+        blocks[part.index] = [f"block-{k + 1}" for k in np.searchsorted(edges, part["onset"])]
+    return blocks
+
+
+def _order(groups: list[str], salt: str) -> list[str]:
+    return sorted(groups, key=lambda name: hashlib.sha256(f"{salt}|{name}".encode()).digest())
+
+
+def _deal(
+    groups: list[str], section: SplitSection, subject: str
+) -> list[tuple[str, list[str]]]:
+    prefix = f"sub-{subject}_" if section.within_subject else ""
+    if section.by == "time" or not section.n_folds:
+        return [(name if name.startswith(prefix) else prefix + name, [name]) for name in groups]
+    if section.n_folds > len(groups) or section.n_folds < 2:
+        raise SplitError(
+            "the number of folds does not fit",
+            expected=f"2 to {len(groups)} folds: there are {len(groups)} groups ({section.by})",
+            found=str(section.n_folds),
+            remedy="change [split] n_folds or by",
+        )
+    order = _order(groups, str(section.seed))
+    return [
+        (f"{prefix}fold-{k + 1:02d}", sorted(order[k :: section.n_folds]))
+        for k in range(section.n_folds)
+    ]
+
+
+def _hold_out(role: np.ndarray, ids: np.ndarray, section: SplitSection) -> None:
+    """Turn a share of the training groups into validation groups."""
+    groups = sorted(set(ids[role == ROLES["train"]]))
+    if not section.validation or len(groups) < 2:
+        return
+    n = min(max(1, round(section.validation * len(groups))), len(groups) - 1)
+    held = _order(groups, f"validation|{section.seed}")[:n]
+    role[(role == ROLES["train"]) & np.isin(ids, held)] = ROLES["validation"]
+
+
+def _keep_apart(
+    role: np.ndarray,
+    events: pd.DataFrame,
+    recordings: pd.DataFrame,
+    section: SplitSection,
+    extent: tuple[float, float | None],
+    fold: str,
+) -> None:
+    """Training and validation windows that reach into test windows: purge or refuse."""
+    epoched = set(recordings["recording"][recordings["datatype"] == "epochs"])
+    tmin, tmax = extent
+    onset = events["onset"].to_numpy(float)
+    start = onset + tmin
+    stop = onset + (events["duration"].to_numpy(float) if tmax is None else tmax)
+    recording = events["recording"].to_numpy()
+    pairs = []
+    for name in sorted(set(recording[role == ROLES["test"]]) - epoched):
+        here = recording == name
+        fitted = np.flatnonzero(here & np.isin(role, [ROLES["train"], ROLES["validation"]]))
+        test = np.flatnonzero(here & (role == ROLES["test"]))
+        if not len(fitted):
+            continue
+        a = np.sort(start[test]) - section.purge_s
+        b = np.maximum.accumulate(stop[test][np.argsort(start[test], kind="stable")])
+        b = b + section.purge_s
+        # The last test window that starts before a fitted window ends is the one that could meet
+        # it, since b holds the furthest end so far.
+        last = np.searchsorted(a, stop[fitted], side="left") - 1
+        meets = (last >= 0) & (b[np.maximum(last, 0)] > start[fitted])
+        inside = meets & _overlaps(start[fitted], stop[fitted], start[test], stop[test])
+        pairs += [(events["event"].iloc[i]) for i in fitted[inside]]
+        role[fitted[meets]] = ROLES["purged"]
+    if pairs and section.overlap == "error":
+        raise LeakageError(
+            f"windows of training overlap windows of test in fold {fold}",
+            expected="no sample in both",
+            found=f"{len(pairs)} training windows, e.g. " + ", ".join(pairs[:5]),
+            remedy='[split] overlap = "purge" leaves them out; or split by run; or shorten '
+            "[train.windows]",
+        )
+
+
+def _overlaps(
+    start: np.ndarray, stop: np.ndarray, test_start: np.ndarray, test_stop: np.ndarray
+) -> np.ndarray:
+    order = np.argsort(test_start, kind="stable")
+    furthest = np.maximum.accumulate(test_stop[order])
+    last = np.searchsorted(test_start[order], stop, side="left") - 1
+    return (last >= 0) & (furthest[np.maximum(last, 0)] > start)
+
+
+def _refuse_empty(role: np.ndarray, fold: str, section: SplitSection, n_groups: int) -> None:
+    for name in ("train", "test"):
+        if not (role == ROLES[name]).any():
+            raise SplitError(
+                f"fold {fold} has no {name} item",
+                expected="at least two groups, so that one can be tested and one trained on",
+                found=f"{n_groups} group(s) of kind {section.by!r}",
+                remedy="split by something that there is more of (by = \"time\" or \"stimulus\"), "
+                "or leave this person out in [plan] subjects",
+            )

@@ -1,1 +1,57 @@
-from braindecode_pipe.recipe.models import *  # noqa: F403
+"""Recipes: what a study is, as TOML. Models, the loader, and the way back to text."""
+
+from __future__ import annotations
+
+from braindecode_pipe.recipe.loader import find_recipe, load_recipe, parse_recipe
+from braindecode_pipe.recipe.models import (
+    BoldSection,
+    ComputeSection,
+    EmbedSpec,
+    EmegSection,
+    EvaluateSection,
+    Exclusion,
+    NetworkSection,
+    PlanSection,
+    PreprocessSection,
+    Recipe,
+    ReportSection,
+    Seconds,
+    Section,
+    SplitSection,
+    StimuliSpec,
+    StudySection,
+    TrainSection,
+    Volts,
+    WindowSection,
+    ZeroShotSection,
+)
+from braindecode_pipe.recipe.text import recipe_json_schema, recipe_toml, toml_value
+
+__all__ = [
+    "BoldSection",
+    "ComputeSection",
+    "EmbedSpec",
+    "EmegSection",
+    "EvaluateSection",
+    "Exclusion",
+    "NetworkSection",
+    "PlanSection",
+    "PreprocessSection",
+    "Recipe",
+    "ReportSection",
+    "Seconds",
+    "Section",
+    "SplitSection",
+    "StimuliSpec",
+    "StudySection",
+    "TrainSection",
+    "Volts",
+    "WindowSection",
+    "ZeroShotSection",
+    "find_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_json_schema",
+    "recipe_toml",
+    "toml_value",
+]

@@ -6,18 +6,32 @@ A stage sees only its own section. Every field that is not given takes the defau
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Seconds = float
 Volts = float
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are frozen."""
+    """Base of all sections: unknown keys are errors, values are frozen.
+
+    TOML has no null, so the word ``"none"`` stands for it in every field that may be ``None``, and
+    no tuples, so an array stands for one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_toml(cls, value: Any, info: ValidationInfo) -> Any:
+        options = get_args(cls.model_fields[info.field_name or ""].annotation)
+        if type(None) not in options:
+            return value
+        if isinstance(value, list) and any(get_origin(option) is tuple for option in options):
+            return tuple(None if item == "none" else item for item in value)
+        return None if value == "none" else value
 
 
 class StudySection(Section):
@@ -82,7 +96,15 @@ class SplitSection(Section):
     validation: float = Field(
         0.0, ge=0, lt=1, description="share of training groups held out for early stopping"
     )
-    purge_s: Seconds = Field(0.0, ge=0, description="gap around test spans (split by time)")
+    purge_s: Seconds = Field(
+        0.0, ge=0, description="training events closer than this to a test window are left out"
+    )
+    overlap: Literal["error", "purge"] = Field(
+        "error", description="training windows that overlap a test window in time"
+    )
+    shared_stimuli: Literal["error", "allow"] = Field(
+        "error", description="pictures or sounds that are in training and test"
+    )
     seed: int = 0
 
 
@@ -232,3 +254,11 @@ class Recipe(Section):
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
     compute: ComputeSection = ComputeSection()
+
+    def target_of(self, table: str) -> str:
+        """Target in ``[plan.stimuli]`` whose stimuli the table ``[embed.<table>]`` embeds."""
+        return self.embed[table].target or table
+
+    def split_target(self) -> str:
+        """Target whose stimuli the split keeps apart: the one named, or the first."""
+        return self.split.target or next(iter(self.plan.stimuli))

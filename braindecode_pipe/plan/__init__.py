@@ -1,0 +1,185 @@
+"""Stage ``plan``: recordings, events, stimuli and the split, before anything is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from braindecode_pipe.errors import DuplicateRecordingError, LeakageError
+from braindecode_pipe.plan.duplicates import find_copies, recording_anchors
+from braindecode_pipe.plan.events import check_readable, event_files, read_all_events
+from braindecode_pipe.plan.recordings import (
+    dataset_description,
+    find_recordings,
+    hash_file,
+)
+from braindecode_pipe.plan.stimuli import match_stimuli
+from braindecode_pipe.recipe import PlanSection, SplitSection
+from braindecode_pipe.schema import table_to_dataset
+from braindecode_pipe.splits import StudyPlan, content_hash, make_folds, shared_between_roles
+from braindecode_pipe.store import write_store
+
+__all__ = ["build", "find_recordings", "fingerprint", "run"]
+
+Hasher = Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """A plan and what was noticed on the way."""
+
+    plan: StudyPlan
+    attrs: dict[str, Any]
+
+
+def fingerprint(section: PlanSection, data: Path, hasher: Hasher = hash_file) -> dict[str, str]:
+    """Content hashes of all files that decide the plan, by relative name: a cache key's input."""
+    recordings = find_recordings(section, data, hasher)
+    parts = dict(zip(recordings["recording"], recordings["content_hash"]))
+    for recording in recordings.to_dict("records"):
+        for file in event_files(recording, data, section.derivatives):
+            parts[file.relative_to(data).as_posix()] = hasher(file)
+    for name in ("dataset_description.json", "participants.tsv"):
+        if (data / name).is_file():
+            parts[name] = hasher(data / name)
+    for spec in section.stimuli.values():
+        folder = data / spec.folder
+        if spec.kind != "concept" and folder.is_dir():
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    parts[file.relative_to(data).as_posix()] = hasher(file)
+    return parts
+
+
+def find_duplicates(recordings: pd.DataFrame, data: Path) -> list[tuple[str, str, float]]:
+    """Pairs of usable recordings that share samples, with the share."""
+    found = {
+        str(row.recording): recording_anchors(data / row.path, row.datatype)
+        for row in recordings.itertuples()
+        if not row.excluded and not row.problem
+    }
+    return find_copies(found)
+
+
+def build(
+    section: PlanSection,
+    split: SplitSection,
+    data: Path,
+    *,
+    extent: tuple[float, float | None] = (0.0, None),
+    hasher: Hasher = hash_file,
+) -> PlanResult:
+    """Make the plan of a study in memory.
+
+    Parameters
+    ----------
+    section, split : sections of the recipe
+    data : root of the data set
+    extent : (tmin, tmax) [s] of the windows that decoders read, tmax None for the event's duration;
+        windows of different roles must not overlap
+    hasher : content hash of a file
+
+    Raises
+    ------
+    MissingFileError, DataError, EventError, StimulusError, SplitError
+        Whatever makes the study impossible, named.
+    DuplicateRecordingError : recordings share samples and ``plan.duplicates`` is "error"
+    LeakageError : the split would train on what it tests
+    """
+    recordings = find_recordings(section, data, hasher)
+    check_readable(recordings)
+    copies = find_duplicates(recordings, data)
+    if copies and section.duplicates == "error":
+        raise _duplicate_error(copies, data)
+    events, dropped = read_all_events(section, recordings, data)
+    stimuli = []
+    for target, spec in section.stimuli.items():
+        events[f"stimulus_{target}"], table = match_stimuli(target, spec, events, data, hasher)
+        stimuli.append(table)
+    stimuli = pd.concat(stimuli, ignore_index=True)
+    target = split.target or next(iter(section.stimuli))
+    events["repetition"] = events.groupby(["subject", f"stimulus_{target}"]).cumcount()
+    folds, role, events["group"] = make_folds(
+        events, recordings, stimuli, split, target=target, extent=extent
+    )
+    plan = StudyPlan(recordings, events, stimuli, folds, role)
+    kinds = {name: spec.kind for name, spec in section.stimuli.items()}
+    _refuse_shared(plan, split, kinds)
+    description = dataset_description(data)
+    attrs = {
+        "dropped_events": dropped,
+        "duplicates": [list(pair) for pair in copies],
+        "excluded": {e.recording: e.reason for e in section.exclude},
+        "problems": {
+            row.recording: row.problem for row in recordings.itertuples() if row.problem
+        },
+        "shared_stimuli": {name: shared_between_roles(plan, name) for name in kinds},
+        "split": split.model_dump(mode="json"),
+        "split_hash": content_hash([list(events["event"]), role.tolist()]),
+        "dataset_name": str(description.get("Name", "")),
+        "dataset_license": str(description.get("License", "")),
+        "dataset_references": [str(r) for r in description.get("ReferencesAndLinks", []) or []],
+    }
+    return PlanResult(plan, attrs)
+
+
+def _duplicate_error(copies: list[tuple[str, str, float]], data: Path) -> DuplicateRecordingError:
+    pairs = "; ".join(f"{a} and {b} ({share:.0%} of the samples)" for a, b, share in copies)
+    second = copies[0][1]
+    return DuplicateRecordingError(
+        "recordings hold the same samples: a test set would contain training data",
+        file=data,
+        expected="every sample in one recording",
+        found=pairs,
+        remedy="exclude one of each pair by name in the recipe:\n"
+        f'    [[plan.exclude]]\n    recording = "{second}"\n    reason = "copy of {copies[0][0]}"',
+    )
+
+
+def _refuse_shared(plan: StudyPlan, split: SplitSection, kinds: dict[str, str]) -> None:
+    """Pictures and sounds in training and test are a leak; labels of a closed set are the task."""
+    if split.shared_stimuli == "allow":
+        return
+    for target, kind in kinds.items():
+        shared = shared_between_roles(plan, target)
+        if kind == "concept" or not shared:
+            continue
+        labels = plan.stimuli.set_index("stimulus")["label"]
+        shown = ", ".join(str(labels[s]) for s in shared[:8])
+        raise LeakageError(
+            f"stimuli of target {target!r} are in training and in test",
+            expected="every picture or sound on one side only",
+            found=f"{len(shared)} on both sides: {shown}",
+            remedy='[split] by = "stimulus" (or shared_stimuli = "allow", which the report states)',
+        )
+
+
+def run(
+    section: PlanSection,
+    split: SplitSection,
+    data: Path,
+    out: Path,
+    *,
+    extent: tuple[float, float | None] = (0.0, None),
+    hasher: Hasher = hash_file,
+) -> None:
+    """Build the plan and write it: groups recordings, events, stimuli, folds, split."""
+    result = build(section, split, data, extent=extent, hasher=hasher)
+    plan = result.plan
+    groups = {
+        "recordings": table_to_dataset(plan.recordings, "recording_row"),
+        "events": table_to_dataset(plan.events, "event_row"),
+        "stimuli": table_to_dataset(plan.stimuli, "stimulus_row"),
+        "folds": table_to_dataset(plan.folds, "fold_row"),
+        "split": xr.Dataset(
+            {"role": (("fold", "event"), np.asarray(plan.role, np.int8))},
+            attrs={"schema_version": "1", "kind": "table", "columns": [], "dim": "event"},
+        ),
+    }
+    write_store(out, groups, attrs={"kind": "table", "stage": "plan", **result.attrs})

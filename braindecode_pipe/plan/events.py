@@ -1,0 +1,231 @@
+"""Events of a recording, from BIDS tables, annotations or epochs, checked against the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from braindecode_pipe.errors import DataError, EventError
+from braindecode_pipe.plan.recordings import sidecars, stem
+from braindecode_pipe.recipe import PlanSection
+
+MISSING = ("", "n/a", "N/A", "nan", "NaN")
+_RESERVED = ("event", "recording", "subject", "session", "run", "group", "repetition")
+
+
+def event_files(recording: Mapping[str, Any], data: Path, derivatives: str = "") -> list[Path]:
+    """``events.tsv`` files that apply to a recording; derivatives take them from the raw tree."""
+    path = data / recording["path"]
+    if derivatives:
+        raw = data / Path(recording["path"]).relative_to(Path("derivatives") / derivatives)
+        path = raw if raw.parent.is_dir() else path
+    return sidecars(path, data, "events", ".tsv")
+
+
+def read_events(section: PlanSection, recording: Mapping[str, Any], data: Path) -> pd.DataFrame:
+    """Events of one recording.
+
+    Parameters
+    ----------
+    section : PlanSection
+        ``columns`` renames the data set's columns, ``max_dropped_events`` bounds the losses.
+    recording : mapping
+        A row of the recording table.
+    data : Path
+        Root of the data set.
+
+    Returns
+    -------
+    DataFrame, sorted by onset, with event (id), recording, subject, session, run, onset [s],
+    duration [s], and the data set's own columns. ``attrs["dropped"]`` counts events outside the
+    recording.
+
+    Raises
+    ------
+    EventError : no onset column, a number that is none, repeated events, too many outside
+    """
+    path = data / recording["path"]
+    if recording["datatype"] == "epochs":
+        table, file = _from_epochs(path), path
+    else:
+        files = event_files(recording, data, section.derivatives)
+        if files:
+            file = files[-1]
+            table = _from_table(file, section)
+        else:
+            table, file = _from_annotations(path, recording["datatype"]), path
+    table = table.sort_values("onset", kind="stable", ignore_index=True)
+    table, dropped = _inside(table, recording, section, file)
+    name = str(recording["recording"])
+    table.insert(0, "event", [f"{name}:{index:05d}" for index in table.pop("index")])
+    for column in ("recording", "subject", "session", "run"):
+        table[column] = str(recording[column])
+    table.attrs["dropped"] = dropped
+    return table
+
+
+def _from_table(file: Path, section: PlanSection) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise EventError(
+            "the event table cannot be read", file=file, expected="tab-separated text",
+            found=str(error),
+        ) from error  # fmt: skip
+    table = table.rename(columns=section.columns)
+    if "onset" not in table:
+        raise EventError(
+            "the event table has no onsets",
+            file=file,
+            expected="a column onset [s]",
+            found=", ".join(table.columns) or "an empty file",
+            remedy='map it in the recipe: [plan.columns] their_name = "onset"',
+        )
+    taken = sorted(set(table.columns) & set(_RESERVED))
+    table = table.rename(columns={name: f"{name}_in_data" for name in taken})
+    table["onset"] = _numbers(table["onset"], "onset", file)
+    if "duration" in table:
+        table["duration"] = _numbers(
+            table["duration"].where(~table["duration"].isin(MISSING), "0"), "duration", file
+        )
+    else:
+        table["duration"] = 0.0
+    if (table["duration"] < 0).any():
+        row = int(np.flatnonzero(table["duration"] < 0)[0])
+        raise EventError(
+            "an event has a negative duration", file=file, expected="0 s or more",
+            found=f"{table['duration'].iloc[row]} s in row {row + 2}",
+        )  # fmt: skip
+    table["index"] = np.arange(len(table))
+    return table
+
+
+def _numbers(column: pd.Series, name: str, file: Path) -> pd.Series:
+    values = pd.to_numeric(column, errors="coerce").astype(float)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        text = str(column.iloc[wrong[0]])
+        raise EventError(
+            f"the column {name} holds something that is no number",
+            file=file,
+            expected="seconds, with a decimal point",
+            found=f"{text!r} in row {wrong[0] + 2} ({len(wrong)} such rows)",
+            remedy="replace decimal commas by points" if "," in text else "correct those rows",
+        )
+    return values
+
+
+def _from_epochs(path: Path) -> pd.DataFrame:
+    import mne
+
+    epochs = mne.read_epochs(path, preload=False, verbose="error")
+    names = {code: name for name, code in epochs.event_id.items()}
+    table = pd.DataFrame(
+        {
+            "onset": epochs.events[:, 0] / epochs.info["sfreq"],
+            "duration": 0.0,
+            "trial_type": [names.get(code, str(code)) for code in epochs.events[:, 2]],
+        }
+    )
+    if epochs.metadata is not None:
+        for column in epochs.metadata:
+            if column not in table:
+                name = f"{column}_in_data" if column in _RESERVED else str(column)
+                table[name] = epochs.metadata[column].astype(str).to_numpy()
+    table["index"] = np.arange(len(table))
+    return table
+
+
+def _from_annotations(path: Path, datatype: str) -> pd.DataFrame:
+    columns = ["onset", "duration", "trial_type", "index"]
+    if datatype not in ("eeg", "meg", "ieeg"):
+        return pd.DataFrame(columns=columns).astype({"onset": float, "duration": float})
+    import mne
+
+    raw = mne.io.read_raw(path, preload=False, verbose="error")
+    found = [a for a in raw.annotations if not a["description"].upper().startswith(("BAD", "EDGE"))]
+    first = raw.first_time if raw.annotations.orig_time is not None else 0.0
+    return pd.DataFrame(
+        {
+            "onset": [float(a["onset"]) - first for a in found],
+            "duration": [float(a["duration"]) for a in found],
+            "trial_type": [str(a["description"]) for a in found],
+            "index": np.arange(len(found)),
+        }
+    )
+
+
+def _inside(
+    table: pd.DataFrame, recording: Mapping[str, Any], section: PlanSection, file: Path
+) -> tuple[pd.DataFrame, int]:
+    repeated = table.drop(columns="index").duplicated()
+    if repeated.any():
+        row = table[repeated].iloc[0]
+        raise EventError(
+            "an event is there twice", file=file, expected="every event once",
+            found=f"{int(repeated.sum())} repeated, first at {row['onset']} s",
+            remedy="remove the repeated rows",
+        )  # fmt: skip
+    duration = float(recording["duration"])
+    if recording["datatype"] == "epochs" or not np.isfinite(duration):
+        return table, 0
+    tolerance = 0.5 / float(recording["sfreq"])
+    outside = (table["onset"] < -tolerance) | (table["onset"] > duration + tolerance)
+    dropped = int(outside.sum())
+    if dropped and dropped > section.max_dropped_events * len(table):
+        worst = float(table["onset"][outside].iloc[-1])
+        factor = " (milliseconds?)" if worst > 100 * duration else ""
+        raise EventError(
+            "events lie outside the recording",
+            file=file,
+            expected=f"onsets between 0 and {duration:.3f} s, {section.max_dropped_events:.0%} "
+            "may be dropped",
+            found=f"{dropped} of {len(table)} outside, e.g. at {worst:g} s{factor}",
+            remedy="correct the onsets, or raise [plan] max_dropped_events",
+        )
+    return table[~outside].reset_index(drop=True), dropped
+
+
+def read_all_events(
+    section: PlanSection, recordings: pd.DataFrame, data: Path
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Events of all recordings that are not excluded, and how many were dropped in each.
+
+    Raises
+    ------
+    EventError : also when no recording has any event
+    """
+    tables, dropped = [], {}
+    for recording in recordings.to_dict("records"):
+        if recording["excluded"] or recording["problem"]:
+            continue
+        table = read_events(section, recording, data)
+        if table.attrs["dropped"]:
+            dropped[str(recording["recording"])] = table.attrs["dropped"]
+        table.attrs = {}
+        tables.append(table)
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        raise EventError(
+            "no recording has events",
+            file=data,
+            expected="events.tsv beside the recordings, annotations, or epochs",
+            found=", ".join(stem(Path(p).name) for p in recordings["path"][:3]),
+            remedy="every other stage can run; decoding needs to know when what was presented",
+        )
+    events = pd.concat(tables, ignore_index=True)
+    for column in events.columns:
+        if events[column].dtype.kind not in "fiub":
+            events[column] = events[column].fillna("").astype(str)
+    return events, dropped
+
+
+def check_readable(recordings: pd.DataFrame) -> None:
+    """Raise :class:`DataError` when not a single recording can be opened."""
+    usable = recordings[~recordings["excluded"].astype(bool)]
+    if len(usable) and (usable["problem"] != "").all():
+        raise DataError("no recording can be opened", found=str(usable["problem"].iloc[0]))
