@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from braindecode_pipe.store import open_store, read_table
 
 from braindecode_pipe.errors import LeakageError, SplitError
 from braindecode_pipe.recipe import SplitSection
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.store import open_store, read_table
 
 
 def content_hash(value: object) -> str:
@@ -167,7 +167,7 @@ def make_folds(
     if section.by == "subject" and section.within_subject:
         raise SplitError(
             "people cannot be split within one person",
-            expected="[split] within_subject = false together with by = \"subject\"",
+            expected='[split] within_subject = false together with by = "subject"',
             found="within_subject = true",
         )
     shown = (events[[c for c in events if c.startswith("stimulus_")]] != "").any(axis=1).to_numpy()
@@ -229,9 +229,7 @@ def _order(groups: list[str], salt: str) -> list[str]:
     return sorted(groups, key=lambda name: hashlib.sha256(f"{salt}|{name}".encode()).digest())
 
 
-def _deal(
-    groups: list[str], section: SplitSection, subject: str
-) -> list[tuple[str, list[str]]]:
+def _deal(groups: list[str], section: SplitSection, subject: str) -> list[tuple[str, list[str]]]:
     prefix = f"sub-{subject}_" if section.within_subject else ""
     if section.by == "time" or not section.n_folds:
         return [(name if name.startswith(prefix) else prefix + name, [name]) for name in groups]
@@ -281,16 +279,12 @@ def _keep_apart(
         test = np.flatnonzero(here & (role == ROLES["test"]))
         if not len(fitted):
             continue
-        a = np.sort(start[test]) - section.purge_s
-        b = np.maximum.accumulate(stop[test][np.argsort(start[test], kind="stable")])
-        b = b + section.purge_s
-        # The last test window that starts before a fitted window ends is the one that could meet
-        # it, since b holds the furthest end so far.
-        last = np.searchsorted(a, stop[fitted], side="left") - 1
-        meets = (last >= 0) & (b[np.maximum(last, 0)] > start[fitted])
-        inside = meets & _overlaps(start[fitted], stop[fitted], start[test], stop[test])
-        pairs += [(events["event"].iloc[i]) for i in fitted[inside]]
-        role[fitted[meets]] = ROLES["purged"]
+        inside = _overlaps(start[fitted], stop[fitted], start[test], stop[test])
+        near = _overlaps(
+            start[fitted] - section.purge_s, stop[fitted] + section.purge_s, start[test], stop[test]
+        )
+        pairs += list(events["event"].iloc[fitted[inside]])
+        role[fitted[near]] = ROLES["purged"]
     if pairs and section.overlap == "error":
         raise LeakageError(
             f"windows of training overlap windows of test in fold {fold}",
@@ -304,6 +298,9 @@ def _keep_apart(
 def _overlaps(
     start: np.ndarray, stop: np.ndarray, test_start: np.ndarray, test_stop: np.ndarray
 ) -> np.ndarray:
+    """Which of the intervals (start, stop) share more than a border with any test interval."""
+    # The last test window that starts before an interval ends is the one that can meet it, since
+    # ``furthest`` holds the largest end among all that start so early.
     order = np.argsort(test_start, kind="stable")
     furthest = np.maximum.accumulate(test_stop[order])
     last = np.searchsorted(test_start[order], stop, side="left") - 1
@@ -317,6 +314,6 @@ def _refuse_empty(role: np.ndarray, fold: str, section: SplitSection, n_groups: 
                 f"fold {fold} has no {name} item",
                 expected="at least two groups, so that one can be tested and one trained on",
                 found=f"{n_groups} group(s) of kind {section.by!r}",
-                remedy="split by something that there is more of (by = \"time\" or \"stimulus\"), "
+                remedy='split by something that there is more of (by = "time" or "stimulus"), '
                 "or leave this person out in [plan] subjects",
             )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from braindecode_pipe.store import write_store
 
 from braindecode_pipe.errors import DuplicateRecordingError, LeakageError
 from braindecode_pipe.plan.duplicates import find_copies, recording_anchors
@@ -23,7 +24,6 @@ from braindecode_pipe.plan.stimuli import match_stimuli
 from braindecode_pipe.recipe import PlanSection, SplitSection
 from braindecode_pipe.schema import table_to_dataset
 from braindecode_pipe.splits import StudyPlan, content_hash, make_folds, shared_between_roles
-from braindecode_pipe.store import write_store
 
 __all__ = ["build", "find_recordings", "fingerprint", "run"]
 
@@ -116,9 +116,7 @@ def build(
         "dropped_events": dropped,
         "duplicates": [list(pair) for pair in copies],
         "excluded": {e.recording: e.reason for e in section.exclude},
-        "problems": {
-            row.recording: row.problem for row in recordings.itertuples() if row.problem
-        },
+        "problems": {row.recording: row.problem for row in recordings.itertuples() if row.problem},
         "shared_stimuli": {name: shared_between_roles(plan, name) for name in kinds},
         "split": split.model_dump(mode="json"),
         "split_hash": content_hash([list(events["event"]), role.tolist()]),

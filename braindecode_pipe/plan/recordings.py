@@ -95,9 +95,7 @@ def dataset_description(data: Path) -> dict[str, Any]:
     return description if isinstance(description, dict) else {}
 
 
-def find_recordings(
-    section: PlanSection, data: Path, hasher: Hasher = hash_file
-) -> pd.DataFrame:
+def find_recordings(section: PlanSection, data: Path, hasher: Hasher = hash_file) -> pd.DataFrame:
     """Table of recordings of a BIDS data set, or of loose files.
 
     Parameters
