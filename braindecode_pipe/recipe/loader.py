@@ -5,17 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.recipe.checks import contradictions
+from braindecode_pipe.recipe.lines import Location, leaves, line_of
+from braindecode_pipe.recipe.messages import explain
 from braindecode_pipe.recipe.models import Recipe
-
-Location = tuple[str | int, ...]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # The wheel carries the recipes inside the package; a checkout has them beside it.
@@ -67,14 +67,14 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
         for end in range(len(location), 0, -1):
             if location[:end] in changed:
                 return f"--set {changed[location[:end]]}"
-        line = _line_of(text, location)
+        line = line_of(text, location)
         return f"{name}:{line}" if line else name
 
     try:
         # Strict: "40" is no number and 1 is no bool. Python callers keep pydantic's leniency.
         recipe = Recipe.model_validate(values, strict=True)
     except ValidationError as error:
-        raise _recipe_error(error, place) from error
+        raise explain(error, place) from error
     for location, details in contradictions(recipe):
         raise RecipeError(**details, file=place(location))
     return recipe
@@ -122,7 +122,7 @@ def _apply(values: dict[str, Any], override: str) -> Location:
     """Set one ``section.key=value`` in nested dicts and return its location."""
     key, equals, text = override.partition("=")
     try:
-        location = next(_leaves(tomllib.loads(f"{key} = 0")))[0] if equals else ()
+        location = next(leaves(tomllib.loads(f"{key} = 0")))[0] if equals else ()
     except tomllib.TOMLDecodeError:
         location = ()
     if not location:
@@ -146,186 +146,3 @@ def _apply(values: dict[str, Any], override: str) -> Location:
             )
     table[location[-1]] = value
     return location
-
-
-def _leaves(values: Mapping[str, Any], above: Location = ()) -> Iterator[tuple[Location, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, (*above, key))
-        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            for index, item in enumerate(value):
-                yield from _leaves(item, (*above, key, index))
-        else:
-            yield (*above, key), value
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Number of the first line and text of every header and every key = value of a TOML text.
-
-    A statement ends at the first line where what was gathered parses on its own.
-    """
-    start, gathered = 1, ""
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        if not gathered and (not line.strip() or line.lstrip().startswith("#")):
-            continue
-        start = start if gathered else number
-        gathered += line
-        try:
-            tomllib.loads(gathered)
-        except tomllib.TOMLDecodeError:
-            continue
-        yield start, gathered
-        gathered = ""
-
-
-def _line_of(text: str, location: Location) -> int | None:
-    """Line where ``location`` (or the nearest thing around it) is written, or ``None``."""
-    best: tuple[int, int] | None = None
-    counts: dict[Location, int] = {}
-    table: Location = ()
-    for line, statement in _statements(text):
-        head, value = next(_leaves(tomllib.loads(statement)))
-        if statement.lstrip().startswith("["):
-            # [[a.b]] parses as a list that holds one empty table, [a.b] as an empty table.
-            names: list[str | int] = []
-            for name in (part for part in head if not isinstance(part, int)):
-                names.append(name)
-                if tuple(names) in counts and tuple(names) != head:
-                    names.append(counts[tuple(names)])
-            if value == [{}] or statement.lstrip().startswith("[["):
-                counts[tuple(names)] = counts.get(tuple(names), -1) + 1
-                names.append(counts[tuple(names)])
-            table = tuple(names)
-            written = [table]
-        else:
-            written = [(*table, *leaf) for leaf, _ in _leaves(tomllib.loads(statement))]
-        for candidate in written:
-            depth = _shared(candidate, location)
-            if depth and (best is None or depth > best[0]):
-                best = depth, line + _offset(statement, location[depth - 1])
-    return best[1] if best else None
-
-
-def _shared(a: Location, b: Location) -> int:
-    n = 0
-    while n < min(len(a), len(b)) and a[n] == b[n]:
-        n += 1
-    return n
-
-
-def _offset(statement: str, key: str | int) -> int:
-    """Line inside a statement of several lines where ``key`` stands."""
-    for index, line in enumerate(statement.splitlines()):
-        if re.search(rf'(?<![\w-])"?{re.escape(str(key))}"?\s*(=|\]|\.)', line):
-            return index
-    return 0
-
-
-def _recipe_error(error: ValidationError, place: Any) -> RecipeError:
-    """The first problem in full; the others by their place, so that one pass mends them all."""
-    problems = []
-    for item in error.errors(include_url=False):
-        # Members of a union are part of pydantic's location, not of the recipe's.
-        location = _written(item["loc"])
-        if location not in [known for known, _ in problems]:
-            problems.append((location, item))
-    location, item = problems[0]
-    name = ".".join(map(str, location))
-    rest = [f"{place(loc)} {'.'.join(map(str, loc))}" for loc, _ in problems[1:]]
-    also = f" (and {len(rest)} more: {'; '.join(rest[:5])})" if rest else ""
-    if item["type"] == "extra_forbidden":
-        model, key = _model_at(location[:-1]), str(location[-1])
-        section = ".".join(map(str, location[:-1]))
-        known = list(model.model_fields) if model else []
-        return RecipeError(
-            f"unknown key {key!r} in {f'[{section}]' if section else 'the recipe'}{also}",
-            file=place(location),
-            expected=", ".join(known),
-            found=key,
-            remedy=_nearest(key, known),
-        )
-    missing = item["type"] == "missing"
-    return RecipeError(
-        f"{name} is {'missing' if missing else 'not what it can be'}{also}",
-        file=place(location[:-1] if missing else location),
-        expected=_expected(item, error, location),
-        found=None if missing else _short(item["input"]),
-        remedy=_describe(location),
-    )
-
-
-def _written(loc: Location) -> Location:
-    """``loc`` without the names of union members that pydantic puts into it."""
-    model: Any = Recipe
-    kept: list[str | int] = []
-    for part in loc:
-        if model is None:
-            break
-        kept.append(part)
-        model = _step(model, part)
-    return tuple(kept)
-
-
-def _expected(item: Mapping[str, Any], error: ValidationError, location: Location) -> str:
-    same = [e["msg"] for e in error.errors(include_url=False) if _written(e["loc"]) == location]
-    told = dict.fromkeys(re.sub(r"^Input should be ", "", message) for message in same)
-    return " or ".join(told) or str(item["msg"])
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, 1, 0.5)
-    if near:
-        return f'did you mean "{near[0]}"?'
-    homes = [home for home in _homes(Recipe) if home.endswith(f".{key}")]
-    if homes:
-        return f"this key belongs elsewhere: {' or '.join(homes)}"
-    return "`braindecode-pipe config RECIPE` prints every key with what it means"
-
-
-def _homes(model: type[BaseModel], above: str = "") -> Iterator[str]:
-    """Dotted names of all keys of all sections."""
-    for name, field in model.model_fields.items():
-        yield f"{above}{name}"
-        inner, named = _inner(field.annotation)
-        if inner is not None:
-            yield from _homes(inner, f"{above}{name}.{'<name>.' if named else ''}")
-
-
-def _inner(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The section inside an annotation, and whether the keys of a dict lead to it."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    for option in get_args(annotation):
-        inner, _ = _inner(option)
-        if inner is not None:
-            return inner, get_origin(annotation) is dict
-    return None, False
-
-
-def _step(annotation: Any, part: str | int) -> Any:
-    """What lies at ``part`` of a section, dict or list; ``None`` at a plain value."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        field = annotation.model_fields.get(str(part))
-        return field.annotation if field else None
-    if get_origin(annotation) in (list, dict, tuple):
-        return get_args(annotation)[-1]
-    inner, _ = _inner(annotation)
-    return _step(inner, part) if inner else None
-
-
-def _model_at(location: Location) -> type[BaseModel] | None:
-    model: Any = Recipe
-    for part in location:
-        model = _step(model, part)
-    return _inner(model)[0]
-
-
-def _describe(location: Location) -> str | None:
-    model = _model_at(location[:-1])
-    field = model.model_fields.get(str(location[-1])) if model else None
-    return f"{location[-1]}: {field.description}" if field and field.description else None

@@ -1,0 +1,187 @@
+"""What a recipe says about one thing must agree with what it says about another."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from braindecode_pipe.recipe.lines import Location
+from braindecode_pipe.recipe.models import Recipe
+
+Contradiction = tuple[Location, dict[str, str]]
+
+
+def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
+    """Location of each contradiction and the fields of the error that describes it."""
+    yield from _names(recipe)
+    yield from _references(recipe)
+    yield from _zero_shot(recipe)
+    yield from _filters(recipe)
+    yield from _windows(recipe)
+
+
+def _problem(
+    location: Location, message: str, expected: str, found: object, remedy: str | None = None
+) -> Contradiction:
+    details = {"message": message, "expected": expected, "found": str(found)}
+    return location, details if remedy is None else {**details, "remedy": remedy}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "none is defined"
+
+
+def _names(recipe: Recipe) -> Iterator[Contradiction]:
+    named = [(("study", "name"), recipe.study.name)]
+    named += [(("plan", "stimuli", name), name) for name in recipe.plan.stimuli]
+    named += [(("embed", name), name) for name in recipe.embed]
+    for location, name in named:
+        # They become names of folders and of columns.
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            yield _problem(
+                location,
+                "a name that cannot be the name of a folder",
+                "letters, digits, dot, dash and underscore",
+                repr(name),
+            )
+    if "zero_shot" in recipe.embed:
+        yield _problem(
+            ("embed", "zero_shot"),
+            "this name is taken by the zero-shot evaluation",
+            "another name for the table",
+            "zero_shot",
+        )
+
+
+def _references(recipe: Recipe) -> Iterator[Contradiction]:
+    targets, tables = list(recipe.plan.stimuli), list(recipe.embed)
+    if not targets:
+        yield _problem(
+            ("plan", "stimuli"),
+            "no stimuli to decode",
+            "at least one [plan.stimuli.<name>]",
+            "none",
+        )
+    elif recipe.split_target() not in targets:
+        yield _problem(
+            ("split", "target"),
+            "the split names a target that [plan.stimuli] lacks",
+            _listed(targets),
+            recipe.split.target,
+        )
+    for name in tables:
+        if recipe.target_of(name) not in targets:
+            yield _problem(
+                ("embed", name, "target") if recipe.embed[name].target else ("embed", name),
+                f"[embed.{name}] embeds a target that [plan.stimuli] lacks",
+                _listed(targets),
+                recipe.target_of(name),
+                f"write target = ... in [embed.{name}], or add [plan.stimuli.<name>]",
+            )
+    for name in recipe.train.embeddings:
+        if name not in tables:
+            yield _problem(
+                ("train", "embeddings"),
+                "train.embeddings names a table that [embed] lacks",
+                _listed(tables),
+                name,
+            )
+
+
+def _zero_shot(recipe: Recipe) -> Iterator[Contradiction]:
+    section, place = recipe.train.zero_shot, ("train", "zero_shot")
+    if section is None:
+        return
+    if section.target not in recipe.plan.stimuli:
+        yield _problem(
+            (*place, "target"),
+            "zero-shot decoding names a target that [plan.stimuli] lacks",
+            _listed(list(recipe.plan.stimuli)),
+            section.target,
+        )
+        return
+    if not section.embeddings:
+        yield _problem(
+            (*place, "embeddings"), "zero-shot decoding without embedding", "at least one", "none"
+        )
+    for name in section.embeddings:
+        if name not in recipe.embed:
+            yield _problem(
+                (*place, "embeddings"),
+                "zero-shot decoding names a table that [embed] lacks",
+                _listed(list(recipe.embed)),
+                name,
+            )
+        elif recipe.target_of(name) != section.target:
+            yield _problem(
+                (*place, "embeddings"),
+                f"[embed.{name}] embeds another target",
+                section.target,
+                recipe.target_of(name),
+            )
+    categories = section.categories
+    if len(set(categories)) < len(categories) or len(categories) < 4:
+        yield _problem(
+            (*place, "categories"),
+            "two categories are left out, so at least two others must remain to be fitted",
+            "four or more different categories",
+            categories,
+        )
+    spec = recipe.plan.stimuli[section.target]
+    for name in categories:
+        if name in spec.drop or (spec.only and name not in spec.only):
+            yield _problem(
+                (*place, "categories"),
+                f"category {name} is excluded by [plan.stimuli.{section.target}]",
+                "categories that the plan keeps",
+                name,
+            )
+
+
+def _filters(recipe: Recipe) -> Iterator[Contradiction]:
+    section, place = recipe.preprocess.emeg, ("preprocess", "emeg")
+    for name in ("l_freq", "h_freq"):
+        edge = getattr(section, name)
+        if edge is not None and edge <= 0:
+            yield _problem((*place, name), f"{name} is no frequency", "> 0 Hz, or none", edge)
+    lowest = section.l_freq or 0.0
+    highest = math.inf if section.sfreq is None else section.sfreq / 2
+    if section.h_freq is not None and section.h_freq <= lowest:
+        yield _problem(
+            (*place, "h_freq"),
+            "the low-pass edge lies below the high-pass edge",
+            f"h_freq > l_freq = {lowest:g} Hz",
+            f"{section.h_freq:g} Hz",
+        )
+    if section.h_freq is not None and section.h_freq > highest:
+        yield _problem(
+            (*place, "h_freq"),
+            "the low-pass edge lies above half of the output rate: what is above would fold",
+            f"h_freq <= sfreq / 2 = {highest:g} Hz",
+            f"{section.h_freq:g} Hz",
+            "lower h_freq or raise sfreq",
+        )
+    for line in section.notch:
+        if line <= 0:
+            yield _problem((*place, "notch"), "notch holds no frequency", "> 0 Hz", line)
+
+
+def _windows(recipe: Recipe) -> Iterator[Contradiction]:
+    section, place = recipe.train.windows, ("train", "windows")
+    if section.tmax is not None and section.tmax <= section.tmin:
+        yield _problem(
+            (*place, "tmax"),
+            "the window ends before it begins",
+            f"tmax > tmin = {section.tmin} s",
+            f"{section.tmax} s",
+        )
+    if section.baseline is not None:
+        begin, end = section.baseline
+        if begin is not None and end is not None and end < begin:
+            yield _problem(
+                (*place, "baseline"),
+                "the baseline ends before it begins",
+                "[begin, end] in s, or none for the window's edge",
+                list(section.baseline),
+            )
