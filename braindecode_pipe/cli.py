@@ -1,0 +1,470 @@
+"""The command ``braindecode-pipe``. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from braindecode_pipe import __version__
+from braindecode_pipe.errors import BraindecodePipeError, InputError
+
+if TYPE_CHECKING:
+    from braindecode_pipe.recipe import Recipe
+
+app = typer.Typer(
+    name="braindecode-pipe",
+    help="From EEG, MEG and fMRI recordings to decoded speech, pictures and words.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+_START, _RUN, _LOOK, _MORE = "Start here", "Run", "Look", "More"
+
+
+class Stage(str, Enum):
+    """Stages in their order."""
+
+    plan = "plan"
+    preprocess = "preprocess"
+    embed = "embed"
+    train = "train"
+    evaluate = "evaluate"
+    report = "report"
+
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a recipe in pipelines/")
+]
+DataOption = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="BIDS data set or folder of recordings")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where results go; default: runs/<study.name>"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a value of the recipe"),
+]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Local worker processes")]
+SchedulerOption = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster at this address")
+]
+FromOption = Annotated[
+    Stage | None,
+    typer.Option("--from", metavar="STAGE", help="Run this stage and later ones again"),
+]
+UntilOption = Annotated[
+    Stage | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage")
+]
+ForceOption = Annotated[
+    list[Stage] | None,
+    typer.Option("--force", metavar="STAGE", help="Run this stage again though it is cached"),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what is cached and what would run, and why")
+]
+BreakLockOption = Annotated[
+    bool,
+    typer.Option("--break-lock", help="Take over stores whose writer was silent for 10 minutes"),
+]
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the list of configurations ever scored is kept"),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result")]
+ForceFileOption = Annotated[bool, typer.Option("--force", help="Overwrite the file")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0: done; 1: a stage failed, or a bug; 2: bad input (recipe, data, arguments); 130: interrupted.
+    """
+    try:
+        app(None if arguments is None else list(arguments), prog_name="braindecode-pipe")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BraindecodePipeError as error:
+        _print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        _print_bug(error, Path(tempfile.gettempdir()))
+        return 1
+    return 0
+
+
+def _console(stderr: bool = False) -> Console:
+    """A console that never breaks a path: what reads a pipe gets lines as long as they are."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr,
+        soft_wrap=True,
+        highlight=False,
+        width=None if stream.isatty() else 1000,
+    )
+
+
+def _print_error(error: BraindecodePipeError) -> None:
+    _console(stderr=True).print(Text.assemble(("Error: ", "bold red"), str(error)))
+
+
+def _print_bug(error: Exception, folder: Path) -> None:
+    """One line about something unforeseen; the traceback goes to a file."""
+    text = "".join(traceback.format_exception(error))
+    log = folder / "crash.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log.write_text(text, encoding="utf-8")
+    except OSError:
+        log = Path(tempfile.mkdtemp(prefix="braindecode-pipe-")) / "crash.log"
+        log.write_text(text, encoding="utf-8")
+    if os.environ.get("BRAINDECODE_PIPE_DEBUG") == "1":
+        _console(stderr=True).print(Text(text))
+    _console(stderr=True).print(
+        Text.assemble(
+            ("Error: ", "bold red"),
+            f"{type(error).__name__}: {error} (this is a bug; its traceback is in {log})",
+        )
+    )
+
+
+@contextmanager
+def _crash_log(folder: Path) -> Iterator[None]:
+    """Errors that nobody foresaw leave their traceback in ``folder``."""
+    try:
+        yield
+    except (BraindecodePipeError, typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        _console(stderr=True).print("Interrupted. The same command continues where it stopped.")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        _print_bug(error, folder)
+        raise typer.Exit(1) from error
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- start here ----------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=_START)
+def init(
+    data: Annotated[Path, typer.Argument(help="BIDS data set or folder of recordings")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the recipe is written")
+    ] = Path("recipe.toml"),
+    force: ForceFileOption = False,
+) -> None:
+    """Look at a data set, print what it holds and write a recipe for it."""
+    from braindecode_pipe.inspect import describe_survey, survey, write_recipe
+
+    if output.exists() and not force:
+        raise InputError(
+            "the recipe is already there",
+            file=output,
+            expected="a new file",
+            remedy="give another name with -o, or --force to overwrite it",
+        )
+    found = survey(data)
+    console = _console()
+    console.print(describe_survey(found))
+    text = write_recipe(found)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            "the recipe cannot be written", file=output, found=error.strerror or str(error)
+        ) from error
+    console.print(f"Recipe: {escape(str(output))}", style="bold")
+    console.print(f"  braindecode-pipe run {escape(str(output))} --data {escape(str(data))}")
+
+
+@app.command(rich_help_panel=_START)
+def demo(
+    out: Annotated[Path, typer.Argument(help="Where data and results go")] = Path("runs/demo"),
+    jobs: JobsOption = 1,
+    quiet: QuietOption = False,
+) -> None:
+    """Simulate people who see pictures and hear words, decode them, and report."""
+    from braindecode_pipe import pipeline
+
+    with _crash_log(out):
+        _show(pipeline.demo(out, jobs=jobs, quiet=quiet), out, False)
+
+
+@app.command(rich_help_panel=_START)
+def check(
+    what: Annotated[str, typer.Argument(metavar="DATA | RECIPE", help="A data folder or a recipe")],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Data folder for a recipe")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Read everything that a study would read, and write nothing."""
+    from braindecode_pipe import pipeline
+    from braindecode_pipe.inspect import survey, write_recipe
+    from braindecode_pipe.recipe import load_recipe, parse_recipe
+
+    if Path(what).is_dir():
+        data = Path(what)
+        recipe = parse_recipe(write_recipe(survey(data)), f"recipe for {what}", overrides or ())
+    else:
+        recipe = load_recipe(what, overrides or ())
+    if data is None:
+        raise InputError(
+            "which data is to be checked?", expected="a folder", remedy="give it with --data DIR"
+        )
+    with _crash_log(Path(tempfile.gettempdir())):
+        result = pipeline.check(recipe, data)
+        _console().print(result.table())
+        raise typer.Exit(result.exit_code)
+
+
+# --- run and one command per stage ---------------------------------------------------------------
+
+
+@app.command(rich_help_panel=_RUN)
+def run(
+    recipe: RecipeArgument,
+    data: DataOption,
+    out: OutOption = None,
+    overrides: SetOption = None,
+    jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
+    start: FromOption = None,
+    until: UntilOption = None,
+    force: ForceOption = None,
+    dry_run: DryRunOption = False,
+    break_lock: BreakLockOption = False,
+    ledger: LedgerOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a whole study: from recordings to a report."""
+    from braindecode_pipe.recipe import load_recipe
+
+    study = load_recipe(recipe, overrides or ())
+    _execute(
+        study,
+        data,
+        out or Path("runs") / study.study.name,
+        jobs=jobs,
+        scheduler=scheduler,
+        start=start.value if start else None,
+        until=until.value if until else None,
+        force=tuple(stage.value for stage in force or ()),
+        dry_run=dry_run,
+        break_lock=break_lock,
+        ledger=ledger,
+        quiet=quiet,
+    )
+
+
+def _add_stage(stage: Stage, does: str) -> None:
+    def command(
+        recipe: RecipeArgument,
+        data: DataOption,
+        out: OutOption = None,
+        overrides: SetOption = None,
+        jobs: JobsOption = 1,
+        scheduler: SchedulerOption = None,
+        force: ForceOption = None,
+        dry_run: DryRunOption = False,
+        break_lock: BreakLockOption = False,
+        ledger: LedgerOption = None,
+        quiet: QuietOption = False,
+    ) -> None:
+        run(
+            recipe, data, out, overrides, jobs, scheduler, None, stage, force, dry_run, break_lock,
+            ledger, quiet,
+        )  # fmt: skip
+
+    command.__doc__ = f"{does} (run until this stage)."
+    app.command(stage.value, rich_help_panel=_RUN)(command)
+
+
+_add_stage(Stage.plan, "Find recordings, events and stimuli, and fix the split")
+_add_stage(Stage.preprocess, "Turn recordings into signal stores")
+_add_stage(Stage.embed, "Turn stimuli into vectors")
+_add_stage(Stage.train, "Fit decoders on every fold")
+_add_stage(Stage.evaluate, "Score the predictions against chance")
+_add_stage(Stage.report, "Write the report")
+
+
+def _execute(recipe: Recipe, data: Path, out: Path, **options: Any) -> None:
+    from braindecode_pipe import pipeline
+
+    with _crash_log(out):
+        _show(pipeline.run(recipe, data, out, **options), out, options["dry_run"])
+
+
+def _show(result: Any, out: Path, dry_run: bool) -> None:
+    """Print how a run ended, and leave with its exit code."""
+    from braindecode_pipe.inspect import metrics_table
+
+    console = _console()
+    console.print(result.table())
+    if result.rows and all(row.status == "cached" for row in result.rows):
+        console.print("Everything is up to date:", style="green")
+        for stage in dict.fromkeys(row.stage for row in result.rows):
+            why = sorted({row.why for row in result.rows if row.stage == stage})
+            console.print(f"  {stage}: {escape('; '.join(why))}")
+    if not dry_run:
+        if (out / "metrics.json").is_file():
+            console.print(metrics_table(out / "metrics.json"))
+        if result.report is not None:
+            console.print(f"Report: {escape(str(result.report))}", style="bold")
+    failed = [row for row in result.rows if row.status == "failed"]
+    if failed:
+        _console(stderr=True).print(
+            Text.assemble(
+                ("Error: ", "bold red"),
+                f"{len(failed)} failed; what else could run has finished\n",
+                "\n".join(f"  {row.stage} {row.unit}: {row.error}" for row in failed),
+            )
+        )
+    raise typer.Exit(result.exit_code)
+
+
+# --- look ----------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=_LOOK)
+def config(recipe: RecipeArgument, overrides: SetOption = None) -> None:
+    """Print a recipe with all its values and what they mean."""
+    from braindecode_pipe.recipe import load_recipe, recipe_toml
+
+    typer.echo(recipe_toml(load_recipe(recipe, overrides or ())), nl=False)
+
+
+@app.command(rich_help_panel=_LOOK)
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from braindecode_pipe.recipe import recipe_json_schema
+
+    typer.echo(json.dumps(recipe_json_schema(), indent=2))
+
+
+@app.command(rich_help_panel=_LOOK)
+def inspect(
+    store: Annotated[Path, typer.Argument(help="A store, or a folder that holds stores")],
+) -> None:
+    """Print what a store holds."""
+    from braindecode_pipe.inspect import inspect_store
+
+    _console().print(inspect_store(store))
+
+
+@app.command(rich_help_panel=_LOOK)
+def verify(
+    store: Annotated[Path, typer.Argument(help="A store, or a folder that holds stores")],
+) -> None:
+    """Compare every byte of a store with its checksums."""
+    from braindecode_pipe.inspect import find_stores
+    from braindecode_pipe.store import verify_store
+
+    bad = 0
+    for path in find_stores(store):
+        problems = verify_store(path)
+        bad += bool(problems)
+        _console().print(Text(f"{'damaged' if problems else 'intact'}  {path}"))
+        for problem in problems:
+            _console().print(
+                Text(f"  {problem.file}: expected {problem.expected}, found {problem.found}")
+            )
+    raise typer.Exit(1 if bad else 0)
+
+
+@app.command(rich_help_panel=_LOOK)
+def audit(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run")],
+) -> None:
+    """Look for leaks between training and test in a finished run."""
+    from braindecode_pipe.audit import audit as find_leaks
+    from braindecode_pipe.inspect import findings_table
+
+    findings = find_leaks(run_folder)
+    if findings:
+        _console().print(findings_table(findings))
+    else:
+        _console().print("No leak found.", style="green")
+    raise typer.Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+
+
+@app.command(rich_help_panel=_LOOK)
+def doctor() -> None:
+    """Print versions, optional parts and what this machine offers."""
+    from braindecode_pipe.inspect import environment
+
+    _console().print(environment())
+
+
+# --- more ----------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=_MORE)
+def fetch(
+    name: Annotated[str, typer.Argument(help="Data set or model, as in `fetch haxby2001`")],
+    out: Annotated[Path | None, typer.Argument(help="Where it goes; default: data/NAME")] = None,
+) -> None:
+    """Download a public data set: the only command that uses the network."""
+    from braindecode_pipe.fetch import fetch as download
+
+    with _crash_log(Path(tempfile.gettempdir())):
+        found = download(name, out or Path("data") / name)
+    _console().print(Text(f"Data: {found}"))
+
+
+@app.command(rich_help_panel=_MORE)
+def simulate(
+    out: Annotated[Path, typer.Argument(help="New folder for the data set")],
+    subjects: Annotated[int, typer.Option(min=1, help="People")] = 2,
+    snr: Annotated[float, typer.Option(min=0, help="Signal to noise; 0: no response at all")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes")] = 0,
+) -> None:
+    """Write simulated raw recordings, as BIDS, with planted truth."""
+    from braindecode_pipe.simulate import simulate as write
+
+    with _crash_log(Path(tempfile.gettempdir())):
+        write(out, n_subjects=subjects, snr=snr, seed=seed)
+    _console().print(Text(f"Simulated data: {out}"))
+
+
+@app.command(rich_help_panel=_MORE)
+def clean(out: Annotated[Path, typer.Argument(help="Folder of a run")]) -> None:
+    """Delete stores of earlier settings; those of the latest run stay."""
+    from braindecode_pipe import pipeline
+
+    removed = pipeline.clean(out)
+    _console().print(f"{len(removed)} stores of earlier settings deleted")
