@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from braindecode_pipe.store import open_store, read_table
 
 from braindecode_pipe.errors import LeakageError, SplitError
 from braindecode_pipe.recipe import SplitSection
-from braindecode_pipe.schema import ROLES
+from braindecode_pipe.schema import ROLES, join_data_origin
+from braindecode_pipe.store import open_store, read_table
 
 
 def content_hash(value: object) -> str:
@@ -79,6 +79,12 @@ class StudyPlan:
             folds=read_table(path, "folds"),
             role=np.asarray(open_store(path, "split")["role"].values),
         )
+
+    @property
+    def data_origin(self) -> str:
+        """recorded | simulated | mixed, over the recordings that are used."""
+        used = self.recordings[~self.recordings["excluded"].astype(bool)]
+        return join_data_origin(*used["data_origin"])
 
     def without(self, recordings: Iterable[str]) -> StudyPlan:
         """The same plan with the events of some recordings unused, as when they failed."""

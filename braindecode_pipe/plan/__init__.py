@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from braindecode_pipe.store import write_store
 
 from braindecode_pipe.errors import DuplicateRecordingError, LeakageError
 from braindecode_pipe.plan.duplicates import find_copies, recording_anchors
@@ -24,6 +23,7 @@ from braindecode_pipe.plan.stimuli import match_stimuli
 from braindecode_pipe.recipe import PlanSection, SplitSection
 from braindecode_pipe.schema import table_to_dataset
 from braindecode_pipe.splits import StudyPlan, content_hash, make_folds, shared_between_roles
+from braindecode_pipe.store import write_store
 
 __all__ = ["build", "find_recordings", "fingerprint", "run"]
 

@@ -210,9 +210,10 @@ def _in_folder(folder: Path, section: PlanSection) -> Iterator[tuple[Path, str]]
                 not section.derivatives or "desc-preproc" in name
             ):
                 yield path, "bold"
-        elif name.endswith(tuple(f"_{datatype}{ext}" for ext in _EXTENSIONS[datatype])):
-            if entities(name).get("split", "01") in ("01", "1"):
-                yield path, datatype
+        elif name.endswith(
+            tuple(f"_{datatype}{extension}" for extension in _EXTENSIONS[datatype])
+        ) and entities(name).get("split", "01") in ("01", "1"):
+            yield path, datatype
 
 
 def _passes(path: Path, datatype: str, section: PlanSection) -> bool:
@@ -234,7 +235,7 @@ def _one_space(path: Path, seen: dict[str, Path], data: Path) -> None:
             file=path,
             expected="one preprocessed image per run",
             found=f"{seen[run].relative_to(data)} and {path.relative_to(data)}",
-            remedy='choose them by name: [plan] files = ["derivatives/.../*space-NAME*_bold.nii.gz"]',
+            remedy='choose them by name: [plan] files = ["**/*space-NAME*_bold.nii.gz"]',
         )
     seen[run] = path
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from braindecode_pipe.store import safe_join
 
 from braindecode_pipe.errors import EventError, MissingFileError, StimulusError
 from braindecode_pipe.plan.events import MISSING
 from braindecode_pipe.plan.recordings import hash_file
 from braindecode_pipe.recipe import StimuliSpec
+from braindecode_pipe.store import safe_join
 
 COLUMNS = (
     "stimulus", "target", "kind", "label", "path", "onset", "offset", "category",

@@ -1,0 +1,15 @@
+"""The whole way: which units of which stages run, why, where, and what is kept.
+
+``run`` runs a recipe, ``check`` reads everything and writes nothing, ``clean`` deletes results that
+the present recipe does not use, ``demo`` simulates people and decodes them.
+"""
+
+from __future__ import annotations
+
+from braindecode_pipe.pipeline.housekeeping import check, clean
+from braindecode_pipe.pipeline.result import RunResult, UnitResult
+from braindecode_pipe.pipeline.running import run
+from braindecode_pipe.pipeline.showcase import demo
+from braindecode_pipe.pipeline.stages import STAGES
+
+__all__ = ["STAGES", "RunResult", "UnitResult", "check", "clean", "demo", "run"]

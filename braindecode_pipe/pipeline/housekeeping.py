@@ -1,0 +1,85 @@
+"""Look before you run, and tidy up afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from braindecode_pipe.errors import InputError, MissingFileError
+from braindecode_pipe.plan import build
+from braindecode_pipe.recipe import Recipe
+from braindecode_pipe.schema import ROLES
+from braindecode_pipe.store import StoreLock
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that ``check`` noticed; ``severity`` is "error", "warning" or "note"."""
+
+    severity: str
+    text: str
+
+
+def check(recipe: Recipe, data: str | Path) -> list[Finding]:
+    """Read headers, events, stimuli and the split of a study; write nothing.
+
+    Errors that would stop the plan are findings too, so that ``check`` never raises for bad input.
+    """
+    windows = recipe.train.windows
+    try:
+        result = build(recipe.plan, recipe.split, Path(data), extent=(windows.tmin, windows.tmax))
+    except InputError as error:
+        return [Finding("error", str(error))]
+    plan, attrs = result.plan, result.attrs
+    findings = [Finding("error", text) for text in attrs["problems"].values()]
+    findings += [
+        Finding("warning", f"{name}: {n} events lie outside the recording and are dropped")
+        for name, n in attrs["dropped_events"].items()
+    ]
+    findings += [
+        Finding("warning", f"{a} and {b} share {share:.0%} of their samples")
+        for a, b, share in attrs["duplicates"]
+    ]
+    findings += [
+        Finding("note", f"{name} is excluded: {reason}")
+        for name, reason in attrs["excluded"].items()
+    ]
+    purged = int((plan.role == ROLES["purged"]).sum())
+    if purged:
+        findings.append(
+            Finding("note", f"{purged} training windows near test windows are left out")
+        )
+    findings.append(
+        Finding(
+            "note",
+            f"{len(plan.recordings)} recordings of {plan.recordings['subject'].nunique()} people, "
+            f"{len(plan.events)} events, {len(plan.stimuli)} stimuli, {len(plan.folds)} folds",
+        )
+    )
+    return findings
+
+
+def clean(out: str | Path) -> list[Path]:
+    """Delete results that the last run did not use; the folders that were deleted.
+
+    Raises
+    ------
+    MissingFileError : ``out`` is no run folder
+    """
+    out = Path(out)
+    record = out / "run.json"
+    if not record.is_file():
+        raise MissingFileError(
+            "this is not the folder of a run", file=out, expected="run.json in it",
+            remedy="give the folder that `run` wrote to",
+        )  # fmt: skip
+    used = {unit["store"] for unit in json.loads(record.read_text(encoding="utf-8"))["units"]}
+    removed = []
+    with StoreLock(out / "run"):
+        for store in sorted(out.glob("*/*/*.zarr*")):
+            if store.relative_to(out).as_posix() not in used and not store.is_symlink():
+                shutil.rmtree(store)
+                removed.append(store)
+    return removed

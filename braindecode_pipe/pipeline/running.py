@@ -1,0 +1,424 @@
+"""Run a study: decide what is up to date, run the rest, survive what fails."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from braindecode_pipe.errors import InputError, RecipeError
+from braindecode_pipe.evaluate.ledger import append, ledger_dir, read
+from braindecode_pipe.executor import Executor, Outcome, call
+from braindecode_pipe.pipeline.cache import FileHashes, History, package_version, write_json
+from braindecode_pipe.pipeline.result import RunResult, UnitResult
+from braindecode_pipe.pipeline.stages import STAGES, Stages, Unit
+from braindecode_pipe.recipe import Recipe
+from braindecode_pipe.splits import StudyPlan, content_hash
+from braindecode_pipe.store import StoreLock, is_committed, read_file, store_attrs
+
+PUBLISHED = ("report.html", "report.md", "metrics.json", "metrics.csv")
+
+
+class Run:
+    """One run of one recipe; the stages are called in order by :func:`run`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Path,
+        out: Path,
+        executor: Executor,
+        *,
+        start: str | None,
+        until: str | None,
+        force: Iterable[str],
+        dry_run: bool,
+        ledger: Path | None,
+        progress: Any,
+    ) -> None:
+        names = list(STAGES)
+        for name in (start, until, *force):
+            if name is not None and name not in names:
+                raise RecipeError("no such stage", expected=", ".join(names), found=name)
+        self.recipe, self.data, self.out = recipe, data, out
+        self.executor, self.dry_run, self.progress = executor, dry_run, progress
+        self.wanted = names[: names.index(until) + 1] if until else names
+        self.first = names.index(start) if start else 0
+        self.force = set(force)
+        self.hashes = FileHashes(out / "cache" / "hashes.json")
+        self.history = History(out / "cache" / "history.json")
+        self.stages = Stages(recipe, data, out, self.hashes)
+        self.ledger = ledger_dir(data, ledger)
+        self.result = RunResult()
+
+    def execute(self, units: Iterable[Unit]) -> set[str]:
+        """Run those units that are not up to date; names of the units whose result is there."""
+        ready, pending = set(), {}
+        for unit in units:
+            parts = dict(unit.parts)
+            name = f"{unit.stage}/{unit.name}"
+            committed = is_committed(unit.path)
+            why = self.history.why(name, parts, committed)
+            if committed and unit.stage not in self.force:
+                ready.add(unit.name)
+                self._row(unit, "cached", why)
+                self.history.remember(name, parts)
+            elif list(STAGES).index(unit.stage) < self.first:
+                self._row(unit, "skipped", f"{why}; left out by --from")
+            elif self.dry_run:
+                self._row(unit, "will run", "forced" if committed else why)
+                ready.add(unit.name)
+            else:
+                pending[name] = (unit, "forced" if committed else why)
+        if pending:
+            self._run_pending(pending, ready)
+        return ready
+
+    def _run_pending(self, pending: dict[str, tuple[Unit, str]], ready: set[str]) -> None:
+        stage = next(iter(pending.values()))[0].stage
+        with self.progress.stage(stage, len(pending)) as bar:
+
+            def report(outcome: Outcome) -> None:
+                unit, why = pending[outcome.name]
+                status = "failed" if outcome.error else "done"
+                self._row(
+                    unit, status, why, outcome.seconds, outcome.error, outcome.bad_input,
+                    outcome.trace,
+                )  # fmt: skip
+                if not outcome.error:
+                    ready.add(unit.name)
+                    self.history.remember(outcome.name, dict(unit.parts))
+                    self.history.save()
+                bar.advance(unit.name, outcome.error)
+
+            tasks = [unit.task() for unit, _ in pending.values()]
+            if stage in ("plan", "report"):
+                for task in tasks:
+                    report(call(task.name, task.function, task.arguments, task.threads))
+            else:
+                self.executor.run(tasks, report)
+
+    def _row(
+        self, unit: Unit, status: str, why: str, seconds: float = 0.0, error: str = "",
+        bad_input: bool = False, trace: str = "",
+    ) -> None:  # fmt: skip
+        self.result.rows.append(
+            UnitResult(
+                unit.stage, unit.name, status, why, seconds, error, bad_input, unit.path, trace
+            )
+        )
+
+    def skip(self, unit: Unit, why: str) -> None:
+        """Record a unit that cannot run because something before it failed."""
+        self._row(unit, "skipped", why)
+
+    def record_scores(self, evaluations: Mapping[str, Unit]) -> dict[str, list[dict[str, Any]]]:
+        """Append what was scored to the ledger; entries of every test set scored here."""
+        configuration = content_hash(self.recipe.model_dump(mode="json", exclude={"study"}))[:16]
+        entries: dict[str, list[dict[str, Any]]] = {}
+        for name, unit in evaluations.items():
+            attrs = store_attrs(unit.path)
+            test_hash, scored = attrs.get("test_hash"), attrs.get("scored", [])
+            if not test_hash:
+                continue
+            if not self.dry_run:
+                for score in scored:
+                    append(
+                        self.ledger, test_hash, configuration=configuration,
+                        study=self.recipe.study.name, embedding=name, **score,
+                    )  # fmt: skip
+            entries[test_hash] = read(self.ledger, test_hash)
+        return entries
+
+    def publish(self, unit: Unit) -> Path:
+        """Copy the pages of a report store to the run folder, by temporary file and rename."""
+        shutil.rmtree(self.out / "qc", ignore_errors=True)
+        for source in [unit.path / name for name in PUBLISHED] + sorted(
+            (unit.path / "qc").glob("*.html") if (unit.path / "qc").is_dir() else []
+        ):
+            if not source.is_file():
+                continue
+            relative = source.relative_to(unit.path)
+            target = self.out / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(target.name + ".tmp")
+            temporary.write_bytes(read_file(unit.path, relative.as_posix()))
+            temporary.replace(target)
+        return self.out / "report.html"
+
+    def save(self, began: float) -> None:
+        """Write caches and ``run.json``: the only place for clocks, hosts and paths."""
+        self.hashes.save()
+        self.history.save()
+        packages = sorted({name for stage in STAGES.values() for name in stage.packages})
+        write_json(
+            self.out / "run.json",
+            {
+                "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+                "seconds": round(time.time() - began, 2),
+                "host": platform.node(),
+                "platform": platform.platform(),
+                "python": sys.version.split()[0],
+                "data": str(self.data.resolve()),
+                "ledger": str(self.ledger),
+                "packages": {name: package_version(name) for name in packages},
+                "units": [
+                    {
+                        "stage": row.stage, "unit": row.unit, "status": row.status,
+                        "why": row.why, "seconds": round(row.seconds, 3), "error": row.error,
+                        "store": str(row.path.relative_to(self.out)) if row.path else "",
+                    }
+                    for row in self.result.rows
+                ],
+            },
+        )  # fmt: skip
+
+
+class Quiet:
+    """Progress that shows nothing."""
+
+    def stage(self, name: str, n_units: int) -> Quiet:
+        """A context for one stage."""
+        return self
+
+    def advance(self, unit: str, error: str) -> None:
+        """One unit ended."""
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+class Bars(Quiet):
+    """Progress bars on stderr, one per stage."""
+
+    def stage(self, name: str, n_units: int) -> Bars:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[unit]}"),
+            console=Console(stderr=True), transient=False,
+        )  # fmt: skip
+        self._task = self._bar.add_task(name, total=n_units, unit="")
+        return self
+
+    def advance(self, unit: str, error: str) -> None:
+        from rich.markup import escape
+
+        if error:
+            self._bar.console.print(f"[red]failed[/red] {escape(unit)}: "
+                                    f"{escape(error.splitlines()[0])}")  # fmt: skip
+        self._bar.update(self._task, advance=1, unit=escape(unit)[:50])
+
+    def __enter__(self) -> Bars:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+
+def run(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    start: str | None = None,
+    until: str | None = None,
+    force: Iterable[str] = (),
+    dry_run: bool = False,
+    ledger: str | Path | None = None,
+    break_lock: bool = False,
+    quiet: bool = False,
+) -> RunResult:
+    """Run a recipe on a data set, as far as it is not done already.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    data : root of the data set
+    out : folder of the run; results are kept there by content and reused
+    jobs : 1 in this process, N on N local worker processes (a script that calls this with N > 1
+        needs the usual ``if __name__ == "__main__":`` guard, since workers are spawned)
+    scheduler : address of a Dask scheduler, instead of local workers
+    start, until : first stage that may run, last stage that runs
+    force : stages to run again although nothing changed
+    dry_run : only say what would run, and why
+    ledger : folder of the ledger of test sets
+    break_lock : take over a run folder whose owner shows no sign of life for 10 minutes
+    quiet : no progress bars
+
+    Returns
+    -------
+    RunResult; a unit that failed is in it, and everything that did not need it was still done.
+
+    Raises
+    ------
+    InputError : the recipe or the data set cannot be used at all
+    StoreLockedError : another process is running in ``out``
+    """
+    data, out = Path(data), Path(out)
+    if not data.is_dir():
+        raise InputError(
+            "the data folder does not exist", file=data, expected="a folder",
+            remedy="give it with --data DIR",
+        )  # fmt: skip
+    began = time.time()
+    with Executor(jobs, scheduler) as executor:
+        current = Run(
+            recipe, data, out, executor, start=start, until=until, force=force, dry_run=dry_run,
+            ledger=Path(ledger) if ledger else None, progress=Quiet() if quiet else Bars(),
+        )  # fmt: skip
+        if dry_run:
+            _stages(current)
+            return current.result
+        _make_folder(out)
+        with StoreLock(out / "run", break_lock=break_lock):
+            try:
+                _stages(current)
+            finally:
+                current.save(began)
+    return current.result
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            "the output folder cannot be written",
+            file=out,
+            expected="a folder that can be made and written",
+            found=str(error),
+            remedy="give another with --out DIR",
+        ) from error
+
+
+def _stages(current: Run) -> None:
+    plan = _plan(current)
+    if plan is None or "preprocess" not in current.wanted:
+        return
+    signals = current.stages.preprocess(plan)
+    done = current.execute(signals.values())
+    failed = sorted(set(signals) - done)
+    if not current.dry_run:
+        plan = plan.without(failed)
+    signals = {name: unit for name, unit in signals.items() if name in done}
+    if "embed" not in current.wanted:
+        return
+    embeddings = current.stages.embed(plan)
+    done = current.execute(embeddings.values())
+    missing = set(embeddings) - done
+    if "train" not in current.wanted:
+        return
+    trained = _train(current, plan, signals, embeddings, missing)
+    if "evaluate" not in current.wanted:
+        return
+    usable = {name: unit for name, unit in embeddings.items() if name not in missing}
+    evaluations = current.stages.evaluate(plan, trained, usable)
+    done = current.execute(evaluations.values())
+    evaluations = {name: unit for name, unit in evaluations.items() if unit.name in done}
+    if "report" in current.wanted:
+        _report(current, plan, signals, usable, trained, evaluations)
+
+
+def _plan(current: Run) -> StudyPlan | None:
+    """The plan, from its store; a dry run of a study without one makes it in memory."""
+    unit = current.stages.plan()
+    current.hashes.save() if not current.dry_run else None
+    if current.execute([unit]) and is_committed(unit.path):
+        return StudyPlan.load(unit.path)
+    if current.dry_run and current.result.rows[-1].status == "will run":
+        from braindecode_pipe.plan import build
+
+        return build(
+            current.recipe.plan, current.recipe.split, current.data,
+            extent=current.stages.extent, hasher=current.hashes,
+        ).plan  # fmt: skip
+    return None
+
+
+def _train(
+    current: Run,
+    plan: StudyPlan,
+    signals: dict[str, Unit],
+    embeddings: dict[str, Unit],
+    missing: set[str],
+) -> dict[tuple[str, str, str], Unit]:
+    units = current.stages.train(plan, signals, embeddings)
+    runnable = {}
+    for key, unit in units.items():
+        if key[0] in missing:
+            current.skip(unit, f"the embedding {key[0]} failed")
+        elif key[2] and (lost := _lost_role(plan, key[2])):
+            current.skip(unit, f"no {lost} event is left in this fold: its recordings failed")
+        else:
+            runnable[key] = unit
+    done = current.execute(runnable.values())
+    return {key: unit for key, unit in runnable.items() if unit.name in done}
+
+
+def _lost_role(plan: StudyPlan, fold: str) -> str:
+    number = list(plan.folds["fold"]).index(fold)
+    return next((r for r in ("train", "test") if not len(plan.rows(number, r))), "")
+
+
+def _report(
+    current: Run,
+    plan: StudyPlan,
+    signals: dict[str, Unit],
+    embeddings: dict[str, Unit],
+    trained: dict[tuple[str, str, str], Unit],
+    evaluations: dict[str, Unit],
+) -> None:
+    from braindecode_pipe.report import ReportInputs
+
+    if current.dry_run and not all(is_committed(unit.path) for unit in evaluations.values()):
+        current.result.rows.append(
+            UnitResult("report", "study", "will run", "what it shows will change")
+        )
+        return
+    ledger = current.record_scores(evaluations)
+    predictions: dict[str, list[Path]] = {}
+    for (name, _, _), unit in trained.items():
+        predictions.setdefault(name, []).append(unit.path)
+    failures = [
+        {"stage": row.stage, "unit": row.unit, "error": row.error} for row in current.result.failed
+    ]
+    packages = sorted({name for stage in STAGES.values() for name in stage.packages})
+    inputs = ReportInputs(
+        recipe=current.recipe.model_dump(mode="json"),
+        plan=current.stages.plan().path,
+        signals={name: unit.path for name, unit in signals.items()},
+        embeddings={name: unit.path for name, unit in embeddings.items()},
+        predictions=predictions,
+        evaluations={name: unit.path for name, unit in evaluations.items()},
+        ledger=ledger,
+        data=current.data,
+        versions={name: package_version(name) for name in packages},
+        failures=failures,
+    )
+    unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(),
+                                          *trained.values(), *evaluations.values()])  # fmt: skip
+    if current.execute([unit]) and not current.dry_run and is_committed(unit.path):
+        current.result.report = current.publish(unit)

@@ -1,0 +1,76 @@
+"""The demo: simulate people, decode them from EEG, MEG and fMRI, show the reports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from braindecode_pipe.pipeline.cache import code_hash, write_json
+from braindecode_pipe.pipeline.result import RunResult, UnitResult
+from braindecode_pipe.pipeline.running import run
+from braindecode_pipe.recipe import load_recipe
+from braindecode_pipe.splits import content_hash
+
+RECIPES = ("demo_eeg", "demo_meg", "demo_fmri")
+
+
+def demo(
+    out: str | Path, *, jobs: int = 1, quiet: bool = False, seed: int = 0, snr: float | None = None
+) -> RunResult:
+    """Simulate one data set and run the three demo recipes on it.
+
+    Everything that it prints and draws is marked as simulated.
+
+    Parameters
+    ----------
+    out : folder; ``data`` below it is the simulated BIDS data set, one folder per recipe the runs
+    jobs : see :func:`run`
+    seed : of the simulation
+    snr : of the simulation; None takes the simulation's own default
+    """
+    out = Path(out)
+    result = RunResult()
+    data = out / "data"
+    result.rows.append(_simulated(data, out / "cache" / "simulate.json", seed, snr))
+    reports = []
+    for name in RECIPES:
+        recipe = load_recipe(name)
+        part = run(recipe, data, out / name, jobs=jobs, quiet=quiet, ledger=out / "ledger")
+        result.rows += part.rows
+        if part.report is not None:
+            metrics = json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))
+            reports.append(
+                {
+                    "title": recipe.study.title or name,
+                    "link": part.report.relative_to(out).as_posix(),
+                    "metrics": metrics,
+                    "run": out / name,
+                }
+            )
+    from braindecode_pipe.report import index_page
+
+    index_page(reports, out)
+    result.report = out / "index.html"
+    return result
+
+
+def _simulated(data: Path, marker: Path, seed: int, snr: float | None) -> UnitResult:
+    from braindecode_pipe.simulate import simulate
+
+    settings = {"seed": seed} | ({} if snr is None else {"snr": snr})
+    key = content_hash([settings, code_hash(("simulate",))])
+    known = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    if data.is_dir() and known.get("key") == key:
+        return UnitResult("simulate", "data", "cached", "unchanged", path=data)
+    why = "never ran here" if not known else "settings or code changed"
+    import time
+
+    start = time.perf_counter()
+    temporary = data.with_name("data.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    simulate(temporary, **settings)
+    shutil.rmtree(data, ignore_errors=True)
+    temporary.rename(data)
+    write_json(marker, {"key": key, "settings": settings})
+    return UnitResult("simulate", "data", "done", why, time.perf_counter() - start, path=data)

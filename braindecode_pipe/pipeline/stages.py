@@ -1,0 +1,396 @@
+"""The stage table: what each stage reads, what its units are, and what their keys are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braindecode_pipe import plan as plan_room
+from braindecode_pipe.errors import RecipeError
+from braindecode_pipe.executor import Task
+from braindecode_pipe.pipeline.cache import (
+    FileHashes,
+    code_hash,
+    flatten,
+    package_version,
+    unit_key,
+)
+from braindecode_pipe.recipe import EmbedSpec, Recipe
+from braindecode_pipe.splits import StudyPlan, content_hash
+from braindecode_pipe.store import safe_join
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: the sections of the recipe that it sees, its code, its libraries."""
+
+    name: str
+    sections: tuple[str, ...]
+    rooms: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "plan",
+            ("plan", "split", "train.windows.tmin", "train.windows.tmax"),
+            ("plan", "splits"),
+            ("mne", "nibabel", "pandas"),
+        ),
+        Stage(
+            "preprocess",
+            ("preprocess", "plan.allow_truncated", "compute.threads"),
+            ("preprocess",),
+            ("mne", "mne-bids", "nilearn", "nibabel", "numpy", "scipy"),
+        ),
+        Stage("embed", ("embed", "compute.threads"), ("embed",), ("torch", "numpy", "pillow")),
+        Stage(
+            "train",
+            ("train", "embed.*.normalize", "compute.threads"),
+            ("train", "fitting", "networks"),
+            ("torch", "numpy", "scipy", "scikit-learn", "himalaya"),
+        ),
+        Stage("evaluate", ("evaluate",), ("evaluate",), ("numpy", "scipy")),
+        Stage(
+            "report",
+            ("study", "plan", "split", "preprocess", "embed", "train", "evaluate", "report"),
+            ("report",),
+            ("matplotlib", "jinja2", "mne"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One stage on one recording, table or fold."""
+
+    stage: str
+    name: str
+    parts: Mapping[str, str]
+    folder: Path
+    function: str
+    arguments: Mapping[str, Any] = field(repr=False)
+    threads: int = 1
+
+    @property
+    def key(self) -> str:
+        """Cache key."""
+        return unit_key(self.stage, self.name, dict(self.parts))
+
+    @property
+    def path(self) -> Path:
+        """Where the result is, or will be."""
+        return self.folder / self.stage / slug(self.name) / f"{self.key}.zarr"
+
+    def task(self) -> Task:
+        """The work, for an executor."""
+        return Task(
+            f"{self.stage}/{self.name}",
+            self.function,
+            {**self.arguments, "out": self.path},
+            self.threads,
+        )
+
+
+def slug(name: str) -> str:
+    """A file name for a unit: letters, digits, ``._+-``; other names get a hash at the end."""
+    clean = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip(".-")[:80]
+    return clean if clean == name else f"{clean}-{content_hash(name)[:8]}"
+
+
+class Stages:
+    """Units of every stage of one study, made from the recipe, the data and upstream results."""
+
+    def __init__(self, recipe: Recipe, data: Path, out: Path, hashes: FileHashes) -> None:
+        self.recipe, self.data, self.out, self.hashes = recipe, data, out, hashes
+        self.threads = recipe.compute.threads
+
+    def _unit(
+        self, stage: str, name: str, parts: dict[str, str], function: str, arguments: dict[str, Any]
+    ) -> Unit:
+        table = STAGES[stage]
+        parts = {
+            **parts,
+            "code": code_hash(table.rooms),
+            **{f"version of {name}": package_version(name) for name in table.packages},
+        }
+        if stage != "report":
+            parts["compute.threads"] = str(self.threads)
+        return Unit(stage, name, parts, self.out, function, arguments, self.threads)
+
+    @property
+    def extent(self) -> tuple[float, float | None]:
+        """Times [s] around an event that decoders read."""
+        windows = self.recipe.train.windows
+        return windows.tmin, windows.tmax
+
+    def plan(self) -> Unit:
+        """The single unit of stage ``plan``."""
+        recipe = self.recipe
+        contents = plan_room.fingerprint(recipe.plan, self.data, self.hashes)
+        parts = {
+            **flatten(recipe.plan.model_dump(mode="json"), "plan"),
+            **flatten(recipe.split.model_dump(mode="json"), "split"),
+            **flatten(list(self.extent), "train.windows.tmin, tmax"),
+            **{f"content of {name}": value for name, value in contents.items()},
+        }
+        return self._unit(
+            "plan",
+            "study",
+            parts,
+            "braindecode_pipe.plan:run",
+            {
+                "section": recipe.plan,
+                "split": recipe.split,
+                "data": self.data,
+                "extent": self.extent,
+                "hasher": self.hashes,
+            },
+        )
+
+    def preprocess(self, plan: StudyPlan) -> dict[str, Unit]:
+        """One unit per recording that is not excluded."""
+        units = {}
+        section = self.recipe.preprocess
+        for row in plan.recordings.to_dict("records"):
+            if row["excluded"]:
+                continue
+            is_bold = row["datatype"] in ("bold", "parcels")
+            own = section.bold if is_bold else section.emeg
+            parts = {
+                **flatten(own.model_dump(mode="json"), "bold" if is_bold else "emeg"),
+                "allow_truncated": str(self.recipe.plan.allow_truncated),
+                "content of the recording": row["content_hash"],
+                "datatype": row["datatype"],
+                "data_origin": row["data_origin"],
+            }
+            if is_bold and section.bold.mask:
+                mask = safe_join(self.data, section.bold.mask.format(subject=row["subject"]))
+                parts["content of the mask"] = self.hashes(mask) if mask.is_file() else "missing"
+            units[row["recording"]] = self._unit(
+                "preprocess",
+                row["recording"],
+                parts,
+                "braindecode_pipe.preprocess:run",
+                {
+                    "section": section,
+                    "recording": row,
+                    "data": self.data,
+                    "allow_truncated": self.recipe.plan.allow_truncated,
+                    "data_origin": row["data_origin"],
+                },
+            )
+        return units
+
+    def target_of(self, name: str) -> str:
+        """Target of ``[plan.stimuli]`` that an embedding table belongs to."""
+        return self.recipe.embed[name].target or name
+
+    def embed(self, plan: StudyPlan) -> dict[str, Unit]:
+        """One unit per table of ``[embed]``."""
+        from braindecode_pipe.embed import model_fingerprint
+
+        origin = plan.data_origin
+        units = {}
+        for name, spec in self.recipe.embed.items():
+            spec = spec.model_copy(update={"normalize": EmbedSpec().normalize})
+            stimuli = plan.stimuli[plan.stimuli["target"] == self.target_of(name)]
+            parts = {
+                **flatten(spec.model_dump(mode="json", exclude={"normalize"}), f"embed.{name}"),
+                **flatten(model_fingerprint(spec), "model"),
+                "stimuli": _table_hash(stimuli),
+                "data_origin": origin,
+            }
+            units[name] = self._unit(
+                "embed",
+                name,
+                parts,
+                "braindecode_pipe.embed:run",
+                {
+                    "name": name,
+                    "spec": spec,
+                    "stimuli": stimuli.reset_index(drop=True),
+                    "data": self.data,
+                    "data_origin": origin,
+                },
+            )
+        return units
+
+    def decoded(self) -> list[str]:
+        """Embedding tables that decoders are trained for."""
+        zero_shot = self.recipe.train.zero_shot
+        prompts = set(zero_shot.embeddings) if zero_shot else set()
+        return self.recipe.train.embeddings or [n for n in self.recipe.embed if n not in prompts]
+
+    def train(
+        self, plan: StudyPlan, signals: dict[str, Unit], embeddings: dict[str, Unit]
+    ) -> dict[tuple[str, str, str], Unit]:
+        """One unit per (embedding, decoder, fold), and one for the zero-shot analysis."""
+        units = {}
+        for name in self.decoded():
+            if name not in embeddings:
+                continue
+            for decoder in self.recipe.train.decoders:
+                for fold, label in enumerate(plan.folds["fold"]):
+                    units[(name, decoder, label)] = self._train_unit(
+                        plan, signals, embeddings[name], name, decoder, fold
+                    )
+        if self.recipe.train.zero_shot:
+            units[("zero_shot", "ridge", "")] = self._zero_shot_unit(plan, signals)
+        return units
+
+    def _signals_of(
+        self, plan: StudyPlan, rows: np.ndarray, signals: dict[str, Unit]
+    ) -> tuple[dict[str, Path], dict[str, str]]:
+        names = sorted(set(plan.events["recording"].iloc[rows]) & set(signals))
+        return (
+            {name: signals[name].path for name in names},
+            {f"signal {name}": signals[name].key for name in names},
+        )
+
+    def _train_unit(
+        self,
+        plan: StudyPlan,
+        signals: dict[str, Unit],
+        embedding: Unit,
+        name: str,
+        decoder: str,
+        fold: int,
+    ) -> Unit:
+        used = np.flatnonzero(plan.role[fold] > 0)
+        target = self.target_of(name)
+        columns = ["event", "onset", "duration", "group", "subject", f"stimulus_{target}"]
+        paths, keys = self._signals_of(plan, used, signals)
+        section = self.recipe.train.model_dump(mode="json")
+        for other in {"decoders", "embeddings", "zero_shot", "mlp", "conv"} - {decoder}:
+            del section[other]
+        normalize = self.recipe.embed[name].normalize
+        parts = {
+            **flatten(section, "train"),
+            "embed.normalize": normalize,
+            "target": target,
+            "events": _table_hash(plan.events.iloc[used][columns]),
+            "roles": content_hash(plan.role[fold][used].tolist()),
+            "embedding": embedding.key,
+            **keys,
+        }
+        label = str(plan.folds["fold"].iloc[fold])
+        arguments = {
+            "section": self.recipe.train,
+            "name": name,
+            "decoder": decoder,
+            "fold": fold,
+            "plan": plan,
+            "signals": paths,
+            "embedding": embedding.path,
+            "target": target,
+            "normalize": normalize,
+            "threads": self.threads,
+        }
+        return self._unit(
+            "train", f"{name}_{decoder}_{label}", parts, "braindecode_pipe.train:run", arguments
+        )
+
+    def _zero_shot_unit(self, plan: StudyPlan, signals: dict[str, Unit]) -> Unit:
+        section = self.recipe.train
+        zero_shot = section.zero_shot
+        if zero_shot is None:
+            raise RecipeError("no [train.zero_shot] in the recipe")
+        shown = (plan.events[f"stimulus_{zero_shot.target}"] != "").to_numpy()
+        used = np.flatnonzero(shown & (plan.role > 0).any(axis=0))
+        paths, keys = self._signals_of(plan, used, signals)
+        columns = [
+            "event", "onset", "duration", "group", "subject", f"stimulus_{zero_shot.target}"
+        ]  # fmt: skip
+        parts = {
+            **flatten(zero_shot.model_dump(mode="json", exclude={"embeddings"}), "zero_shot"),
+            **flatten(section.windows.model_dump(mode="json"), "train.windows"),
+            "events": _table_hash(plan.events.iloc[used][columns]),
+            "stimuli": _table_hash(plan.stimuli[plan.stimuli["target"] == zero_shot.target]),
+            **keys,
+        }
+        arguments = {
+            "section": section,
+            "plan": plan,
+            "signals": paths,
+            "threads": self.threads,
+        }
+        return self._unit(
+            "train", "zero_shot", parts, "braindecode_pipe.train:run_zero_shot", arguments
+        )
+
+    def evaluate(
+        self,
+        plan: StudyPlan,
+        trained: dict[tuple[str, str, str], Unit],
+        embeddings: dict[str, Unit],
+    ) -> dict[str, Unit]:
+        """One unit per embedding table with predictions, and one for zero-shot."""
+        section = self.recipe.evaluate
+        settings = flatten(section.model_dump(mode="json"), "evaluate")
+        units = {}
+        for name in self.decoded():
+            own = {key: unit for key, unit in trained.items() if key[0] == name}
+            if not own:
+                continue
+            parts = {
+                **settings,
+                "embedding": embeddings[name].key,
+                **{f"predictions {d} {f}": unit.key for (_, d, f), unit in own.items()},
+            }
+            arguments = {
+                "section": section,
+                "name": name,
+                "plan": plan,
+                "predictions": [unit.path for unit in own.values()],
+                "embedding": embeddings[name].path,
+            }
+            units[name] = self._unit(
+                "evaluate", name, parts, "braindecode_pipe.evaluate:run", arguments
+            )
+        zero_shot = self.recipe.train.zero_shot
+        if zero_shot and ("zero_shot", "ridge", "") in trained:
+            weights = trained[("zero_shot", "ridge", "")]
+            tables = {n: embeddings[n] for n in zero_shot.embeddings if n in embeddings}
+            parts = {
+                **settings,
+                "weights": weights.key,
+                **{f"embedding {n}": unit.key for n, unit in tables.items()},
+            }
+            arguments = {
+                "section": section,
+                "zero_shot": zero_shot,
+                "store": weights.path,
+                "embeddings": {n: unit.path for n, unit in tables.items()},
+            }
+            units["zero_shot"] = self._unit(
+                "evaluate", "zero_shot", parts, "braindecode_pipe.evaluate:run_zero_shot", arguments
+            )
+        return units
+
+    def report(self, inputs: Any, upstream: list[Unit]) -> Unit:
+        """The single unit of stage ``report``: it sees the whole recipe and every result."""
+        parts = {
+            **flatten({k: v for k, v in inputs.recipe.items() if k != "compute"}, "recipe"),
+            **{f"result of {unit.stage}/{unit.name}": unit.key for unit in upstream},
+            "plan": inputs.plan.stem,
+            "ledger": content_hash(inputs.ledger),
+            "failures": content_hash(inputs.failures),
+            "versions": content_hash(dict(inputs.versions)),
+        }
+        return self._unit(
+            "report", "study", parts, "braindecode_pipe.report:run", {"inputs": inputs}
+        )
+
+
+def _table_hash(table: Any) -> str:
+    """Content hash of a table's rows and columns."""
+    return content_hash([list(map(str, table.columns)), table.astype(str).to_numpy().tolist()])
