@@ -18,7 +18,7 @@ from braindecode_pipe.errors import ModelError
 def fourier_features(positions: Tensor, n_features: int, margin: float = 0.2) -> Tensor:
     """Two-dimensional Fourier features of sensor positions.
 
-    ``phi_kl(x, y) = 2 pi (k (x + m) + l (y + m)) / (1 + 2 m)`` for ``k, l = 0 .. K - 1``; the result
+    ``phi_kl(x, y) = 2 pi (k (x + m) + l (y + m)) / (1 + 2 m)``, ``k, l = 0 .. K - 1``; the result
     is ``[cos phi, sin phi]`` with ``n_features = 2 K^2`` (arXiv 2208.12266, section 2.3, eq. 3).
     The features have period ``1 + 2 m``, so positions in ``[-m, 1 + m]`` are told apart.
 

@@ -1,0 +1,99 @@
+"""Sensors of several recordings brought together, and their layout in the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from braindecode_pipe.errors import DataError
+
+# Nearly all EEG and MEG sensors lie within 120 degrees of the vertex; the few below use the margin
+# that the Fourier features leave around the unit square.
+POLAR_EDGE = 2 * np.pi / 3
+RADIUS_MAX = 0.7
+
+
+def common_sensors(
+    tables: Mapping[str, pd.DataFrame],
+) -> tuple[pd.DataFrame, dict[str, np.ndarray | None]]:
+    """Sensors that all recordings of one person have, by name, in the order of the first.
+
+    Parameters
+    ----------
+    tables : recording -> table with the columns ``sensor`` and whatever describes a sensor
+
+    Returns
+    -------
+    table : DataFrame, rows of the first recording
+    index : recording -> positions of these sensors in it, None where it has just these
+
+    Raises
+    ------
+    DataError
+        When no sensor is common to all.
+    """
+    names = {recording: [str(s) for s in table["sensor"]] for recording, table in tables.items()}
+    first = next(iter(names))
+    shared = set(names[first]).intersection(*map(set, names.values()))
+    if not shared:
+        raise DataError(
+            "recordings of one person have no sensor in common",
+            expected="at least one name in all of them",
+            found="; ".join(f"{r}: {', '.join(n[:4])} ..." for r, n in list(names.items())[:4]),
+            remedy="rename channels, or give the mask of the person in [preprocess.bold]",
+        )
+    keep = [name for name in names[first] if name in shared]
+    index: dict[str, np.ndarray | None] = {}
+    for recording, own in names.items():
+        if own == keep:
+            index[recording] = None
+        else:
+            place = {name: i for i, name in enumerate(own)}
+            index[recording] = np.array([place[name] for name in keep])
+    rows = [i for i, name in enumerate(names[first]) if name in shared]
+    return tables[first].iloc[rows].reset_index(drop=True), index
+
+
+def plane_layout(position: np.ndarray) -> np.ndarray:
+    """Sensor positions in the plane, for spatial attention.
+
+    Azimuthal equidistant projection as seen from the origin of the frame: a sensor at polar angle
+    ``theta`` from the z axis (the vertex) and azimuth ``phi`` lies at
+    ``0.5 + theta / (2 THETA) (cos phi, sin phi)``, ``THETA`` = 120 degrees. The scale is fixed,
+    so that one place on the head is one place in the plane for every montage.
+
+    A sensor without position gets NaN, and attention leaves it out. When no sensor has a position
+    they are put on a circle in their order: positions then say no more than which sensor it is.
+
+    Parameters
+    ----------
+    position : (n_sensors, 3), any unit
+
+    Returns
+    -------
+    (n_sensors, 2) float32, within [-0.2, 1.2]
+    """
+    position = np.asarray(position, float)
+    known = np.isfinite(position).all(1)
+    if not known.any():
+        angle = 2 * np.pi * np.arange(len(position)) / max(len(position), 1)
+        radius = np.full(len(position), 0.35)
+    else:
+        x, y, z = position.T
+        angle = np.arctan2(y, x)
+        radius = np.minimum(np.arctan2(np.hypot(x, y), z) / (2 * POLAR_EDGE), RADIUS_MAX)
+    return np.stack([0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)], axis=1).astype(
+        np.float32
+    )
+
+
+def sensor_positions(sensors: pd.DataFrame) -> np.ndarray:
+    """Columns ``x, y, z`` of a sensor table as ``(n_sensors, 3)``, NaN where they are absent."""
+    columns: list[Any] = [
+        sensors[axis].to_numpy(float) if axis in sensors else np.full(len(sensors), np.nan)
+        for axis in "xyz"
+    ]
+    return np.stack(columns, axis=1)

@@ -1,0 +1,374 @@
+"""Windows: the pieces of recordings that belong to events, read from stores when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from braindecode_pipe.errors import DataError, EventError, RecipeError
+from braindecode_pipe.fitting.sensors import common_sensors, plane_layout, sensor_positions
+from braindecode_pipe.recipe import WindowSection
+
+
+def nearest_sample(seconds: np.ndarray | float, sfreq: float) -> np.ndarray:
+    """Number of the sample nearest to a time [s] after the first one; halves go up."""
+    return np.floor(np.asarray(seconds, float) * sfreq + 0.5).astype(np.int64)
+
+
+def _rate(signal: Any) -> float:
+    """Sampling rate [Hz]; 0 for responses without time."""
+    return 0.0 if signal.times is None else float(signal.sfreq)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A window in samples of its recording: data, and the baseline counted from ``start``."""
+
+    start: int
+    length: int
+    baseline: tuple[int, int] | None
+
+    @property
+    def first(self) -> int:
+        return self.start + min(0, self.baseline[0] if self.baseline else 0)
+
+    @property
+    def last(self) -> int:
+        return self.start + max(self.length, self.baseline[1] if self.baseline else 0)
+
+
+class Windows:
+    """Windows of events as views into signal or response stores.
+
+    The window of an event is ``[onset + delay + tmin, onset + delay + tmax)``: ``n`` samples,
+    ``n = round((tmax - tmin) sfreq)``, at least one, from the sample nearest to its begin. With
+    ``tmax=None`` it ends with the event (for response stores: with the epoch). Then, in this
+    order: the mean over ``baseline`` is subtracted per sensor, time is averaged down to
+    ``window.sfreq`` in near equal bins, or away altogether with ``reduce="mean"``.
+
+    Events whose window (with its baseline) leaves the recording or meets a sample that is marked
+    bad are not valid; ``dropped`` counts them by reason. Nothing is kept in memory: ``read``
+    copies just the windows that are asked for.
+
+    Sensors: the recordings of one person are brought to the sensors that all of them have, by
+    name, in the order of the first recording. People may differ: a person with fewer sensors is
+    padded with zeros at the end, and ``mask`` says which sensors are there.
+
+    Parameters
+    ----------
+    signals : recording -> Signal
+        As ``store.open_signal`` gives them.
+    events : DataFrame
+        Columns event, recording, subject, onset [s], duration [s].
+    window : WindowSection
+        Its ``delay`` is not looked at: the delay of a fold is the argument.
+    delay : float
+        Response delay [s].
+
+    Attributes
+    ----------
+    events : DataFrame, as given
+    valid : (n_events,) bool
+    dropped : reason -> count
+    subjects : people, in order of appearance
+    sensors : subject -> table of sensors
+    n_sensors, n_times : shape of a window
+    sfreq : rate of a window [Hz]; NaN when time is averaged away
+    times : (n_times,) [s] from onset + delay
+    positions : (n_subjects, n_sensors, 2), see :func:`plane_layout`
+    masks : (n_subjects, n_sensors) bool, True where a sensor is present
+
+    Raises
+    ------
+    RecipeError
+        When windows of different length would have to be one array, or the rate asked for is
+        above that of the recordings.
+    DataError
+        When recordings differ in sampling rate or in kind, or share no sensor.
+    EventError
+        When no event is left.
+    """
+
+    def __init__(
+        self,
+        signals: Mapping[str, Any],
+        events: pd.DataFrame,
+        window: WindowSection,
+        delay: float = 0.0,
+    ) -> None:
+        self.window, self.delay = window, float(delay)
+        self.events = events.reset_index(drop=True)
+        names = [str(r) for r in dict.fromkeys(self.events["recording"])]
+        self._signals = {name: signals[name] for name in names if name in signals}
+        self._recording = self.events["recording"].astype(str).to_numpy(object)
+        self._check_signals()
+        self._align_sensors()
+        self._spans: list[_Span | None] = [None] * len(self.events)
+        self._epoch = np.full(len(self.events), -1)
+        self.dropped: dict[str, int] = {}
+        for row in range(len(self.events)):
+            reason = self._locate(row)
+            if reason:
+                self._spans[row] = None
+                self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self.valid = np.array([span is not None for span in self._spans], bool)
+        if not self.valid.any():
+            raise EventError(
+                "no event has a usable window",
+                expected="at least one window inside its recording",
+                found=", ".join(f"{n} x {reason}" for reason, n in self.dropped.items()) or "none",
+                remedy="look at [train.windows] tmin, tmax, delay and at [preprocess] rejection",
+            )
+        self._set_time_axis()
+
+    def _check_signals(self) -> None:
+        if not self._signals:
+            raise DataError(
+                "no signal store for these events",
+                expected=", ".join(list(dict.fromkeys(self._recording))[:5]),
+                found="none of them",
+                remedy="run the stage preprocess",
+            )
+        first_name, first = next(iter(self._signals.items()))
+        for name, signal in self._signals.items():
+            same_rate = np.isclose(_rate(signal), _rate(first), rtol=1e-6, atol=0)
+            if signal.kind != first.kind or not (same_rate or self.window.reduce == "mean"):
+                raise DataError(
+                    "recordings cannot be read together",
+                    expected=f"{first_name}: {first.kind} at {_rate(first)} Hz",
+                    found=f"{name}: {signal.kind} at {_rate(signal)} Hz",
+                    remedy="give [preprocess.emeg] sfreq, or select recordings in [plan]",
+                )
+        self.kind = first.kind
+        asked = self.window.sfreq
+        if asked and 0 < _rate(first) * (1 + 1e-6) < asked:
+            raise RecipeError(
+                "windows cannot be averaged to a higher rate",
+                expected=f"train.windows.sfreq <= {_rate(first)} Hz",
+                found=f"{asked} Hz",
+            )
+
+    def _align_sensors(self) -> None:
+        subject_of = dict(zip(self._recording, self.events["subject"].astype(str)))
+        self.subjects = list(dict.fromkeys(subject_of[name] for name in self._signals))
+        self.sensors: dict[str, pd.DataFrame] = {}
+        self._index: dict[str, np.ndarray | None] = {}
+        for subject in self.subjects:
+            own = {n: s.sensors for n, s in self._signals.items() if subject_of[n] == subject}
+            self.sensors[subject], index = common_sensors(own)
+            self._index.update(index)
+        number = {subject: i for i, subject in enumerate(self.subjects)}
+        self._subject = np.array([number.get(subject_of[r], -1) for r in self._recording])
+        self.n_sensors = max(len(table) for table in self.sensors.values())
+        self.masks = np.zeros((len(self.subjects), self.n_sensors), bool)
+        self.positions = np.full((len(self.subjects), self.n_sensors, 2), np.nan, np.float32)
+        for i, table in enumerate(self.sensors.values()):
+            self.masks[i, : len(table)] = True
+            self.positions[i, : len(table)] = plane_layout(sensor_positions(table))
+        # What a bad sensor holds is not looked at where it is not a number.
+        self._bad = {
+            name: ~signal.sensors["sensor_good"].to_numpy(bool)
+            if "sensor_good" in signal.sensors
+            else np.zeros(signal.n_sensors, bool)
+            for name, signal in self._signals.items()
+        }
+        self._bad = {
+            name: bad if self._index[name] is None else bad[self._index[name]]
+            for name, bad in self._bad.items()
+        }
+
+    def _locate(self, row: int) -> str:
+        """Find the span of an event; the reason why it has none, or an empty string."""
+        name = self._recording[row]
+        signal = self._signals.get(name)
+        if signal is None:
+            return "recording has no store"
+        if self.kind == "response":
+            return self._locate_epoch(row, signal)
+        onset, duration = (float(self.events[c].iloc[row]) for c in ("onset", "duration"))
+        window, sfreq = self.window, signal.sfreq
+        length_s = (duration if window.tmax is None else window.tmax) - window.tmin
+        if not np.isfinite(onset) or not np.isfinite(length_s):
+            return "onset or duration unknown"
+        begin = onset + self.delay + window.tmin - signal.first_time
+        span = self._span(int(nearest_sample(begin, sfreq)), length_s, sfreq)
+        if span.first < 0 or span.last > signal.n_times:
+            return "window leaves the recording"
+        if not np.all(signal.time_good[span.first : span.last]):
+            return "window meets bad samples"
+        self._spans[row] = span
+        return ""
+
+    def _locate_epoch(self, row: int, signal: Any) -> str:
+        places = self._places(self._recording[row])
+        place = places.get(str(self.events["event"].iloc[row]))
+        if place is None:
+            return "event has no response stored"
+        self._epoch[row] = place
+        if signal.times is None:
+            self._spans[row] = _Span(0, 1, None)
+            return ""
+        window, sfreq = self.window, signal.sfreq
+        start = int(nearest_sample(window.tmin + self.delay - signal.times[0], sfreq))
+        if window.tmax is None:
+            length_s = (len(signal.times) - start) / sfreq
+        else:
+            length_s = window.tmax - window.tmin
+        span = self._span(start, length_s, sfreq)
+        if span.first < 0 or span.last > len(signal.times):
+            return "window leaves the recording"
+        self._spans[row] = span
+        return ""
+
+    def _places(self, name: str) -> dict[str, int]:
+        cache = self.__dict__.setdefault("_place_cache", {})
+        if name not in cache:
+            cache[name] = {str(e): i for i, e in enumerate(self._signals[name].events)}
+        return cache[name]
+
+    def _span(self, start: int, length_s: float, sfreq: float) -> _Span:
+        length = max(1, int(nearest_sample(length_s, sfreq)))
+        if self.window.baseline is None:
+            return _Span(start, length, None)
+        low, high = self.window.baseline
+        first = 0 if low is None else int(nearest_sample(low - self.window.tmin, sfreq))
+        last = length if high is None else int(nearest_sample(high - self.window.tmin, sfreq))
+        return _Span(start, length, (first, max(last, first + 1)))
+
+    def _set_time_axis(self) -> None:
+        spans = [span for span in self._spans if span is not None]
+        lengths = sorted({span.length for span in spans})
+        sfreq = _rate(next(iter(self._signals.values())))
+        if self.window.reduce == "mean" or not sfreq:
+            self.n_times, self.sfreq, self._bins = 1, float("nan"), None
+            mean_s = np.mean(lengths) / sfreq if sfreq else 0.0
+            self.times = np.array([self.window.tmin + mean_s / 2])
+            return
+        if len(lengths) > 1:
+            raise RecipeError(
+                "windows have different lengths",
+                expected="one length, or windows averaged over time",
+                found=f"{lengths[0]} to {lengths[-1]} samples",
+                remedy='give [train.windows] tmax, or reduce = "mean"',
+            )
+        length = lengths[0]
+        self.n_times = length
+        if self.window.sfreq:
+            self.n_times = max(1, round(length * self.window.sfreq / sfreq))
+        self._bins = np.floor(np.arange(self.n_times + 1) * length / self.n_times + 0.5).astype(int)
+        self.sfreq = sfreq * self.n_times / length
+        centre = (self._bins[:-1] + self._bins[1:] - 1) / 2
+        self.times = self.window.tmin + centre / sfreq
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_sensors, n_times)`` of one window."""
+        return self.n_sensors, self.n_times
+
+    def rows(self, idx: np.ndarray | None = None) -> np.ndarray:
+        """Those of the given positions in ``events`` (default: all) whose window is valid."""
+        idx = np.arange(len(self)) if idx is None else np.asarray(idx)
+        idx = np.flatnonzero(idx) if idx.dtype == bool else idx
+        return idx[self.valid[idx]]
+
+    def subject_index(self, rows: np.ndarray) -> np.ndarray:
+        """Number of the person, in ``subjects``, for each row: ``(n,)`` int64."""
+        return self._subject[rows].astype(np.int64)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Windows of some events.
+
+        Parameters
+        ----------
+        rows : (n,) int
+            Positions in ``events``; all valid.
+
+        Returns
+        -------
+        (n, n_sensors, n_times) float32, in the units of the stores
+
+        Raises
+        ------
+        EventError
+            When a row has no valid window.
+        DataError
+            When a good sensor holds a value that is not finite.
+        """
+        rows = np.asarray(rows, np.int64)
+        out = np.zeros((len(rows), *self.shape), np.float32)
+        for place, row in enumerate(rows):
+            span = self._spans[row]
+            if span is None:
+                raise EventError(
+                    "event has no valid window",
+                    expected="rows of Windows.rows()",
+                    found=str(self.events["event"].iloc[row]),
+                )
+            data = self._read_one(int(row), span)
+            out[place, : len(data)] = data
+        return out
+
+    def _read_one(self, row: int, span: _Span) -> np.ndarray:
+        name = self._recording[row]
+        signal, index = self._signals[name], self._index[name]
+        if self.kind == "response":
+            block = np.asarray(signal.read_events(self._epoch[row : row + 1]))[0]
+            block = block[:, None] if block.ndim == 1 else block[:, span.first : span.last]
+        else:
+            block = signal.read(span.first, span.last)
+        block = np.asarray(block if index is None else block[index], np.float32)
+        if not np.isfinite(block).all():
+            block = self._without_bad(block, name, row)
+        offset = span.start - span.first
+        data = block[:, offset : offset + span.length]
+        if span.baseline is not None:
+            low, high = (edge + offset for edge in span.baseline)
+            data = data - block[:, low:high].mean(1, keepdims=True)
+        if self._bins is None:
+            return data.mean(1, keepdims=True)
+        if self.n_times == span.length:
+            return data
+        return np.add.reduceat(data, self._bins[:-1], axis=1) / np.diff(self._bins)
+
+    def _without_bad(self, block: np.ndarray, name: str, row: int) -> np.ndarray:
+        spoiled = ~np.isfinite(block).all(1)
+        if np.any(spoiled & ~self._bad[name]):
+            table = self.sensors[self.subjects[self._subject[row]]]
+            which = table["sensor"].to_numpy(object)[spoiled & ~self._bad[name]]
+            raise DataError(
+                "a window holds values that are not finite",
+                file=name,
+                expected="finite values in good sensors",
+                found=f"event {self.events['event'].iloc[row]}, sensors {', '.join(which[:5])}",
+                remedy="run the stage preprocess again; it marks such sensors or samples as bad",
+            )
+        return np.where(spoiled[:, None], np.float32(0), block)
+
+    def view(self, rows: np.ndarray) -> WindowView:
+        """Windows of some rows as something array-like that reads when indexed."""
+        return WindowView(self, np.asarray(rows, np.int64))
+
+
+class WindowView:
+    """``(n, n_sensors, n_times)`` windows that are read when indexed with positions or a slice."""
+
+    def __init__(self, windows: Windows, rows: np.ndarray) -> None:
+        self.windows, self.rows = windows, rows
+        self.shape = (len(rows), *windows.shape)
+        self.ndim, self.dtype = 3, np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.windows.read(np.atleast_1d(self.rows[index]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.windows.read(self.rows).astype(dtype or np.float32, copy=False)
