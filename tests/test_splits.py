@@ -1,0 +1,142 @@
+"""The split: groups stay whole, nothing is on both sides, windows do not overlap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braindecode_pipe.errors import LeakageError, SplitError
+from braindecode_pipe.recipe import SplitSection
+from braindecode_pipe.schema import ROLES
+from braindecode_pipe.splits import StudyPlan, check_disjoint, make_folds, shared_between_roles
+
+
+def tables(n_subjects=2, n_runs=3, n_events=12, n_stimuli=6, soa=1.0):
+    rng = np.random.default_rng(0)
+    rows = []
+    for s in range(n_subjects):
+        for r in range(n_runs):
+            name = f"sub-{s}_run-{r}_eeg"
+            for k, stimulus in enumerate(rng.integers(0, n_stimuli, n_events)):
+                rows.append(
+                    {
+                        "event": f"{name}:{k:05d}", "recording": name, "subject": str(s),
+                        "session": "", "run": str(r), "onset": k * soa, "duration": 0.2,
+                        "stimulus_word": f"w{stimulus}",
+                    }
+                )  # fmt: skip
+    events = pd.DataFrame(rows)
+    recordings = pd.DataFrame(
+        {"recording": sorted(set(events["recording"])), "datatype": "eeg", "excluded": False,
+         "data_origin": "recorded"}
+    )  # fmt: skip
+    stimuli = pd.DataFrame(
+        {
+            "stimulus": [f"w{i}" for i in range(n_stimuli)],
+            "target": "word",
+            "category": ["odd" if i % 2 else "even" for i in range(n_stimuli)],
+            "near_duplicate_group": [f"g{i // 2}" for i in range(n_stimuli)],
+        }
+    )
+    return events, recordings, stimuli
+
+
+def folds_of(section, extent=(0.0, 0.5), **kwargs):
+    events, recordings, stimuli = tables(**kwargs)
+    folds, role, group = make_folds(
+        events, recordings, stimuli, section, target="word", extent=extent
+    )
+    return StudyPlan(recordings, events.assign(group=group), stimuli, folds, role)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    by=st.sampled_from(["run", "stimulus", "category", "time"]),
+    within=st.booleans(),
+    n_folds=st.integers(0, 2),
+    validation=st.sampled_from([0.0, 0.3]),
+    seed=st.integers(0, 5),
+)
+def test_every_event_is_tested_once_and_groups_stay_whole(by, within, n_folds, validation, seed):
+    n_folds = 0 if n_folds == 1 else n_folds
+    section = SplitSection(
+        by=by, within_subject=within, n_folds=n_folds, validation=validation, seed=seed
+    )
+    plan = folds_of(section)
+    tested = (plan.role == ROLES["test"]).sum(axis=0)
+    assert (tested == 1).all()
+    for role, subject in zip(plan.role, plan.folds["subject"]):
+        used = role != ROLES["unused"]
+        assert set(plan.events["subject"][used]) == ({subject} if within else {"0", "1"})
+        for _, part in plan.events.assign(role=role)[used].groupby("group"):
+            assert part["role"].nunique() == 1
+        assert (role == ROLES["validation"]).any() == bool(
+            validation and len(set(plan.events["group"][role != ROLES["test"]])) > 1
+            and plan.events["group"][used & (role != ROLES["test"])].nunique() > 1
+        )  # fmt: skip
+
+
+def test_stimulus_split_shares_no_stimulus_and_keeps_near_duplicates_together():
+    plan = folds_of(SplitSection(by="stimulus", within_subject=False, n_folds=3))
+    assert shared_between_roles(plan, "word") == []
+    assert set(plan.events["group"]) == {"g0", "g1", "g2"}
+    assert shared_between_roles(folds_of(SplitSection(by="run")), "word")
+
+
+def test_same_stimulus_same_fold_for_everybody():
+    plan = folds_of(SplitSection(by="stimulus", n_folds=3))
+    tested = {}
+    for fold, role in zip(plan.folds["fold"], plan.role):
+        for stimulus in plan.events["stimulus_word"][role == ROLES["test"]]:
+            tested.setdefault(stimulus, set()).add(fold.split("_")[1])
+    assert all(len(folds) == 1 for folds in tested.values())
+
+
+def test_f33_overlapping_windows_are_refused_or_purged():
+    section = SplitSection(by="stimulus", within_subject=False, n_folds=3)
+    folds_of(section, extent=(0.0, 1.0))  # windows that only touch are apart
+    with pytest.raises(LeakageError, match="windows of training overlap"):
+        folds_of(section, extent=(0.0, 1.5))
+    plan = folds_of(section.model_copy(update={"overlap": "purge"}), extent=(0.0, 1.5))
+    for role in plan.role:
+        for _, part in plan.events.assign(role=role).groupby("recording"):
+            test = part[part["role"] == ROLES["test"]]["onset"].to_numpy()
+            fitted = part[part["role"] == ROLES["train"]]["onset"].to_numpy()
+            gaps = np.abs(test[:, None] - fitted[None])
+            assert not gaps.size or gaps.min() >= 1.5  # against a naive search over all pairs
+    assert (plan.role == ROLES["purged"]).any()
+
+
+def test_f35_purge_gap_by_time():
+    plan = folds_of(SplitSection(by="time", n_folds=3, purge_s=2.0), n_events=60, extent=(0.0, 0.5))
+    for role in plan.role:
+        for _, part in plan.events.assign(role=role).groupby("recording"):
+            test = part[part["role"] == ROLES["test"]]["onset"].to_numpy()
+            fitted = part[part["role"] == ROLES["train"]]["onset"].to_numpy()
+            if len(test) and len(fitted):
+                assert np.abs(test[:, None] - fitted[None]).min() >= 2.0 + 0.5
+
+
+def test_impossible_splits_say_why():
+    with pytest.raises(SplitError, match="has no train item"):
+        folds_of(SplitSection(by="run"), n_runs=1)
+    with pytest.raises(SplitError, match="number of folds"):
+        folds_of(SplitSection(by="run", n_folds=9))
+    with pytest.raises(SplitError, match="within one person"):
+        folds_of(SplitSection(by="subject"))
+    plan = folds_of(SplitSection(by="subject", within_subject=False))
+    assert list(plan.folds["fold"]) == ["0", "1"]
+
+
+def test_scopes_hash_what_they_hold():
+    plan = folds_of(SplitSection(by="run"))
+    scope = plan.scope(0)
+    assert scope.hash() == plan.scope_of(plan.rows(0, "train")[::-1], "other name").hash()
+    assert scope.hash() != plan.scope(1).hash()
+    assert plan.without(["sub-0_run-1_eeg"]).scope(0).hash() != scope.hash()
+    check_disjoint(scope.events, plan.events["event"].iloc[plan.rows(0, "test")], "the scaler")
+    with pytest.raises(LeakageError, match="the scaler saw items of the test set"):
+        check_disjoint(scope.events, list(scope.events)[:1], "the scaler")
