@@ -28,7 +28,8 @@ def work(number, folder, die=()):
 def threads(folder):
     import threadpoolctl, torch, numpy
     pools = {p["num_threads"] for p in threadpoolctl.threadpool_info()}
-    open(os.path.join(folder, "threads"), "w").write(f"{sorted(pools)} {torch.get_num_threads()}")
+    with open(os.path.join(folder, "threads"), "w") as stream:
+        stream.write(f"{sorted(pools)} {torch.get_num_threads()}")
 """
 
 
