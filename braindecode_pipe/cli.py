@@ -6,9 +6,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ from braindecode_pipe import __version__
 from braindecode_pipe.errors import BraindecodePipeError, InputError
 
 if TYPE_CHECKING:
+    from braindecode_pipe.pipeline import RunResult
     from braindecode_pipe.recipe import Recipe
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ app = typer.Typer(
 _START, _RUN, _LOOK, _MORE = "Start here", "Run", "Look", "More"
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """Stages in their order."""
 
     plan = "plan"
@@ -65,7 +66,7 @@ SchedulerOption = Annotated[
 ]
 FromOption = Annotated[
     Stage | None,
-    typer.Option("--from", metavar="STAGE", help="Run this stage and later ones again"),
+    typer.Option("--from", metavar="STAGE", help="First stage that may run"),
 ]
 UntilOption = Annotated[
     Stage | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage")
@@ -86,6 +87,10 @@ LedgerOption = Annotated[
     typer.Option(metavar="DIR", help="Where the list of configurations ever scored is kept"),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes")]
+SnrOption = Annotated[
+    float | None, typer.Option(min=0, help="Signal to noise of the simulation; 0: no response")
+]
 ForceFileOption = Annotated[bool, typer.Option("--force", help="Overwrite the file")]
 
 
@@ -211,15 +216,20 @@ def init(
 
 @app.command(rich_help_panel=_START)
 def demo(
-    out: Annotated[Path, typer.Argument(help="Where data and results go")] = Path("runs/demo"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where data and results go")
+    ] = Path("runs/demo"),
     jobs: JobsOption = 1,
+    seed: SeedOption = 0,
+    snr: SnrOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Simulate people who see pictures and hear words, decode them, and report."""
     from braindecode_pipe import pipeline
 
     with _crash_log(out):
-        _show(pipeline.demo(out, jobs=jobs, quiet=quiet), out, False)
+        result = pipeline.demo(out, jobs=jobs, quiet=quiet, seed=seed, snr=snr)
+        _show(result, sorted(out.glob("*/metrics.json")))
 
 
 @app.command(rich_help_panel=_START)
@@ -232,7 +242,7 @@ def check(
 ) -> None:
     """Read everything that a study would read, and write nothing."""
     from braindecode_pipe import pipeline
-    from braindecode_pipe.inspect import survey, write_recipe
+    from braindecode_pipe.inspect import findings_table, survey, write_recipe
     from braindecode_pipe.recipe import load_recipe, parse_recipe
 
     if Path(what).is_dir():
@@ -245,9 +255,9 @@ def check(
             "which data is to be checked?", expected="a folder", remedy="give it with --data DIR"
         )
     with _crash_log(Path(tempfile.gettempdir())):
-        result = pipeline.check(recipe, data)
-        _console().print(result.table())
-        raise typer.Exit(result.exit_code)
+        findings = pipeline.check(recipe, data)
+    _console().print(findings_table(findings))
+    raise typer.Exit(2 if any(finding.severity == "error" for finding in findings) else 0)
 
 
 # --- run and one command per stage ---------------------------------------------------------------
@@ -324,34 +334,25 @@ def _execute(recipe: Recipe, data: Path, out: Path, **options: Any) -> None:
     from braindecode_pipe import pipeline
 
     with _crash_log(out):
-        _show(pipeline.run(recipe, data, out, **options), out, options["dry_run"])
+        result = pipeline.run(recipe, data, out, **options)
+        _show(result, () if options["dry_run"] else (out / "metrics.json",))
 
 
-def _show(result: Any, out: Path, dry_run: bool) -> None:
+def _show(result: RunResult, metrics: Iterable[Path]) -> None:
     """Print how a run ended, and leave with its exit code."""
     from braindecode_pipe.inspect import metrics_table
 
     console = _console()
-    console.print(result.table())
-    if result.rows and all(row.status == "cached" for row in result.rows):
+    if result.up_to_date:
         console.print("Everything is up to date:", style="green")
-        for stage in dict.fromkeys(row.stage for row in result.rows):
-            why = sorted({row.why for row in result.rows if row.stage == stage})
-            console.print(f"  {stage}: {escape('; '.join(why))}")
-    if not dry_run:
-        if (out / "metrics.json").is_file():
-            console.print(metrics_table(out / "metrics.json"))
-        if result.report is not None:
-            console.print(f"Report: {escape(str(result.report))}", style="bold")
-    failed = [row for row in result.rows if row.status == "failed"]
-    if failed:
-        _console(stderr=True).print(
-            Text.assemble(
-                ("Error: ", "bold red"),
-                f"{len(failed)} failed; what else could run has finished\n",
-                "\n".join(f"  {row.stage} {row.unit}: {row.error}" for row in failed),
-            )
-        )
+    console.print(result.table())
+    for path in metrics:
+        if path.is_file():
+            console.print(metrics_table(path))
+    if result.report is not None:
+        console.print(Text(f"Report: {result.report}", style="bold"))
+    if result.failed:
+        _console(stderr=True).print(result.failures())
     raise typer.Exit(result.exit_code)
 
 
@@ -391,19 +392,21 @@ def verify(
     store: Annotated[Path, typer.Argument(help="A store, or a folder that holds stores")],
 ) -> None:
     """Compare every byte of a store with its checksums."""
+    from braindecode_pipe.errors import StoreError
     from braindecode_pipe.inspect import find_stores
     from braindecode_pipe.store import verify_store
 
-    bad = 0
+    console, damaged = _console(), 0
     for path in find_stores(store):
-        problems = verify_store(path)
-        bad += bool(problems)
-        _console().print(Text(f"{'damaged' if problems else 'intact'}  {path}"))
+        try:
+            problems = [str(problem) for problem in verify_store(path)]
+        except StoreError as error:
+            problems = [str(error)]
+        damaged += bool(problems)
+        console.print(Text(f"{'damaged' if problems else 'intact'}  {path}"))
         for problem in problems:
-            _console().print(
-                Text(f"  {problem.file}: expected {problem.expected}, found {problem.found}")
-            )
-    raise typer.Exit(1 if bad else 0)
+            console.print(Text(f"  {problem}"))
+    raise typer.Exit(1 if damaged else 0)
 
 
 @app.command(rich_help_panel=_LOOK)
@@ -449,22 +452,23 @@ def fetch(
 @app.command(rich_help_panel=_MORE)
 def simulate(
     out: Annotated[Path, typer.Argument(help="New folder for the data set")],
-    subjects: Annotated[int, typer.Option(min=1, help="People")] = 2,
-    snr: Annotated[float, typer.Option(min=0, help="Signal to noise; 0: no response at all")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes")] = 0,
+    subjects: Annotated[int | None, typer.Option(min=1, help="How many people")] = None,
+    snr: SnrOption = None,
+    seed: SeedOption = 0,
 ) -> None:
     """Write simulated raw recordings, as BIDS, with planted truth."""
     from braindecode_pipe.simulate import simulate as write
 
+    settings = {"n_subjects": subjects, "snr": snr, "seed": seed}
     with _crash_log(Path(tempfile.gettempdir())):
-        write(out, n_subjects=subjects, snr=snr, seed=seed)
+        write(out, **{name: value for name, value in settings.items() if value is not None})
     _console().print(Text(f"Simulated data: {out}"))
 
 
 @app.command(rich_help_panel=_MORE)
 def clean(out: Annotated[Path, typer.Argument(help="Folder of a run")]) -> None:
-    """Delete stores of earlier settings; those of the latest run stay."""
+    """Delete results that the latest run did not use."""
     from braindecode_pipe import pipeline
 
     removed = pipeline.clean(out)
-    _console().print(f"{len(removed)} stores of earlier settings deleted")
+    _console().print(f"{len(removed)} unused results deleted")

@@ -1,0 +1,398 @@
+"""A recipe for a data set that was looked at: sensible choices, and the others as comments."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from braindecode_pipe.inspect.survey import Column, Survey, sidecar_value
+from braindecode_pipe.recipe import EmegSection, toml_value
+from braindecode_pipe.recipe.text import toml_key
+
+# Events that present nothing to decode.
+_NO_STIMULUS = re.compile(
+    r"^(rest|baseline|fix(ation)?|iti|isi|pause|break|blank|instruction|cue|button|response|key"
+    r"|start|end|begin|stop|boundary|new segment|sync|trigger|experiment)s?([_ /:-].*)?$",
+    re.IGNORECASE,
+)
+_MAX_CLASSES = 100
+_MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+_SLOW = ("bold", "parcels")
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is to be decoded."""
+
+    name: str
+    column: Column
+    kind: str
+    drop: tuple[str, ...] = ()
+    is_text: bool = False
+    is_decodable: bool = True
+
+    @property
+    def classes(self) -> list[str]:
+        return [level for level in self.column.levels if level not in self.drop]
+
+
+def write_recipe(found: Survey) -> str:
+    """A commented recipe (TOML) for what :func:`~.survey.survey` found.
+
+    One kind of data and one column of the events are chosen; the comments name the others. Copies
+    of recordings are pointed out, not excluded: that is for the reader to decide.
+    """
+    chosen, source = _recordings(found)
+    events = found.events[
+        (found.events["source"] == source)
+        & found.events["recording"].isin(chosen["recording"].astype(str))
+    ]
+    target = _target(found, events)
+    parts = [
+        _study(found, target),
+        _plan(found, chosen, source, target),
+        _split(chosen, target),
+        _preprocess(found, chosen),
+        _embed(target),
+        _train(found, chosen, events, target),
+        _evaluate(),
+    ]
+    return "\n".join(parts)
+
+
+# --- choices -------------------------------------------------------------------------------------
+
+
+def _recordings(found: Survey) -> tuple[pd.DataFrame, str]:
+    """The usable recordings of one kind: preprocessed before raw, then those with most events."""
+    usable = found.recordings[found.recordings["problem"] == ""]
+    usable = found.recordings if usable.empty else usable
+    groups = [
+        (bool(source) and part["n_events"].sum() > 0, int(part["n_events"].sum()), source, part)
+        for (source, _), part in usable.groupby(["source", "datatype"])
+    ]
+    _, _, source, part = max(groups, key=lambda group: group[:2])
+    with_events = part[part["n_events"] > 0]
+    return (part if with_events.empty else with_events), source
+
+
+def _target(found: Survey, events: pd.DataFrame) -> _Target:
+    """Files before a closed set of labels, and that before words; trial_type where all fails."""
+    present = {name: column for name, column in found.columns.items()
+               if name in events and (events[name].astype(str) != "").any()}  # fmt: skip
+    for column in present.values():
+        if column.kind and not column.missing and len(column.levels) >= 4:
+            return _Target("picture" if column.kind == "image" else "sound", column, column.kind)
+    named = [name for name in ("trial_type", "label", "category", "condition") if name in present]
+    others = [name for name in present if name not in named and not present[name].kind]
+    for name in (*named, *others):
+        drop = _not_decodable(events, name, present[name])
+        left = len(present[name].levels) - len(drop)
+        if 2 <= left <= _MAX_CLASSES:
+            return _Target(_identifier(name), present[name], "concept", drop)
+    for name in others:
+        levels = list(present[name].levels)
+        words = sum(not re.fullmatch(r"[-+.\deE]+", level) for level in levels)
+        if len(levels) > _MAX_CLASSES and words > 0.9 * len(levels):
+            return _Target(_identifier(name), present[name], "concept", is_text=True)
+    column = present.get("trial_type", Column("trial_type", {}))
+    return _Target("trial_type", column, "concept", is_decodable=False)
+
+
+def _not_decodable(events: pd.DataFrame, name: str, column: Column) -> tuple[str, ...]:
+    """Levels that present nothing, or that one recording alone has (or one event)."""
+    levels = events[name].astype(str).str.strip()
+    several = events["recording"].nunique() > 1
+    return tuple(
+        level
+        for level, n in column.levels.items()
+        if _NO_STIMULUS.match(level)
+        or n < 2
+        or (several and events["recording"][levels == level].nunique() < 2)
+    )
+
+
+def _identifier(name: str) -> str:
+    clean = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or "stimulus"
+    return f"table_{clean}" if clean == "zero_shot" else clean
+
+
+# --- sections ------------------------------------------------------------------------------------
+
+
+def _study(found: Survey, target: _Target) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(found.data).resolve().name).strip("._-")
+    title = str(found.description.get("Name", "") or name)
+    references = found.description.get("ReferencesAndLinks", [])
+    citation = "; ".join(map(str, references)) if isinstance(references, list) else str(references)
+    lines = [
+        "# A recipe says what a study is; `braindecode-pipe config RECIPE` prints all values.",
+        "# Try it:  braindecode-pipe run RECIPE --data DIR --dry-run",
+    ]
+    if not target.is_decodable:
+        lines += [
+            "#",
+            "# No event column was found whose levels repeat: there is nothing to decode yet.",
+            "# Name one in [plan.stimuli] below; `check RECIPE --data DIR` says what is missing.",
+        ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "[study]",
+            f"name = {toml_value(name or 'study')}",
+            f"title = {toml_value(title)}",
+            f"citation = {toml_value(citation)}",
+            f"license = {toml_value(str(found.description.get('License', '')))}",
+            "",
+        ]
+    )
+
+
+def _plan(found: Survey, chosen: pd.DataFrame, source: str, target: _Target) -> str:
+    section, datatype = found.sections[source], str(chosen["datatype"].iloc[0])
+    lines = ["[plan]"]
+    others = sorted(set(found.recordings["datatype"]) - {datatype})
+    if section.files:
+        lines.append(f"files = {toml_value(section.files)}")
+    if others or source:
+        lines.append(f"datatypes = {toml_value([datatype])}" + _also(others))
+    if source:
+        lines.append(f"derivatives = {toml_value(source)}")
+    people = sorted(set(map(str, chosen["subject"])) - {""})
+    if people:
+        lines.append(f"# subjects = {toml_value(people[:5])}  # empty or absent: all")
+    lines.append("# allow_truncated = true  # use what is there of recordings that are cut short")
+    lines += _exclusions(found)
+    column = target.column
+    lines += [
+        "",
+        f"[plan.stimuli.{target.name}]",
+        f"kind = {toml_value(target.kind)}",
+        f"column = {toml_value(column.name)}" + _also(
+            [name for name in found.columns if name != column.name]
+        ),
+    ]  # fmt: skip
+    if target.kind != "concept":
+        lines.append(f"folder = {toml_value(column.folder)}")
+        lines += _category(found, target)
+    if target.drop:
+        lines.append(f"drop = {toml_value(list(target.drop))}  # no stimuli, or too rare to learn")
+    if target.kind == "concept" and not target.is_text and target.classes:
+        counts = ", ".join(f"{level} ({column.levels[level]})" for level in target.classes[:12])
+        lines.append("# levels (events): " + counts.replace("\n", " "))
+        lines.append('# rename = { house = "a house" }  # level in the data -> label to use')
+    return "\n".join([*lines, ""])
+
+
+def _also(names: list[str]) -> str:
+    safe = [re.sub(r"\s+", " ", name) for name in names[:8]]
+    return f"  # also there: {', '.join(safe)}" if safe else ""
+
+
+def _exclusions(found: Survey) -> list[str]:
+    lines = []
+    for first, second in found.copies:
+        lines += [
+            "",
+            f"# {first} and",
+            f"# {second} hold the same bytes.",
+            "# The plan stops there: one would test what the other taught. Leave one out:",
+            "# [[plan.exclude]]",
+            f"# recording = {toml_value(second)}",
+            f"# reason = {toml_value(f'copy of {first}')}",
+        ]
+    return lines
+
+
+def _category(found: Survey, target: _Target) -> list[str]:
+    """A column with few levels that is constant for every file is its category."""
+    column = target.column.name
+    for name, other in found.columns.items():
+        if name == column or other.kind or not 2 <= len(other.levels) < len(target.column.levels):
+            continue
+        shown = found.events[found.events[column].astype(str).isin(target.column.levels)]
+        if name not in shown or not 2 <= shown[name].nunique() < len(target.column.levels):
+            continue
+        if (shown.groupby(column)[name].nunique(dropna=False) == 1).all():
+            return [f"category_column = {toml_value(name)}"]
+    return []
+
+
+def _split(chosen: pd.DataFrame, target: _Target) -> str:
+    runs = chosen.groupby("subject")["recording"].nunique()
+    slow = str(chosen["datatype"].iloc[0]) in _SLOW
+    lines = ["# Decided before anything is fitted.", "[split]"]
+    if target.kind != "concept":
+        lines += [
+            'by = "stimulus"  # what is tested was never seen in training',
+            f"n_folds = {min(5, len(target.column.levels))}",
+            'overlap = "purge"  # training windows that meet a test window are left out',
+        ]
+    elif runs.min() >= 3:
+        folds = "  # leave one run out" if runs.max() <= 20 else ""
+        lines += [
+            'by = "run"  # run | session | subject | stimulus | category | time',
+            f"n_folds = {0 if runs.max() <= 20 else min(10, int(runs.min()))}{folds}",
+        ]
+    else:
+        lines += [
+            'by = "time"  # blocks of each recording; by = "run" needs several runs',
+            "n_folds = 5",
+            'overlap = "purge"  # training windows that meet a test window are left out',
+            f"purge_s = {10.0 if slow else 1.0}",
+        ]
+    lines.append("# within_subject = false  # one decoder for all people")
+    return "\n".join([*lines, ""])
+
+
+def _preprocess(found: Survey, chosen: pd.DataFrame) -> str:
+    datatype = str(chosen["datatype"].iloc[0])
+    if datatype in _SLOW:
+        return _bold(found, chosen, datatype)
+    if datatype == "epochs":
+        return "\n".join(
+            [
+                "[preprocess.emeg]",
+                "# Epochs are used as they are: filters would run over their edges.",
+                'l_freq = "none"',
+                'h_freq = "none"',
+                'sfreq = "none"',
+                "",
+            ]
+        )
+    rate = float(chosen["sfreq"].min())
+    sfreq = min(120.0, math.floor(rate)) if math.isfinite(rate) else 120.0
+    first = chosen.to_dict("records")[0]
+    line = sidecar_value(found, first, "PowerLineFrequency")
+    positions = next((found.data / first["path"]).parent.glob("*electrodes.tsv"), None)
+    lines = [
+        "[preprocess.emeg]",
+        "l_freq = 0.1  # high-pass edge [Hz]",
+        f"h_freq = {toml_value(min(40.0, round(0.4 * sfreq, 1)))}  # low-pass edge [Hz]",
+        f"sfreq = {toml_value(float(sfreq))}  # output rate [Hz]; recorded at {rate:g} Hz",
+    ]
+    if isinstance(line, (int, float)):
+        lines.append(f"# notch = [{float(line)}]  # line frequency [Hz]; for h_freq above it")
+    if datatype == "eeg":
+        if positions is None:
+            lines.append('# montage = "standard_1005"  # the recordings bring no positions')
+        lines.append("# reject_amplitude = { eeg = 100e-6 }  # [V]; marks spans as bad")
+        lines.append('# reference = "average"')
+    return "\n".join([*lines, ""])
+
+
+def _bold(found: Survey, chosen: pd.DataFrame, datatype: str) -> str:
+    lines = ["[preprocess.bold]"]
+    if datatype == "bold":
+        mask = next(iter(sorted(found.data.glob("derivatives/**/*_mask.nii*"))), None)
+        subject = str(chosen["subject"].iloc[0])
+        if mask is not None:
+            pattern = mask.relative_to(found.data).as_posix()
+            pattern = pattern.replace(f"sub-{subject}", "sub-{subject}")
+            lines.append(f"# mask = {toml_value(pattern)}  # default: computed")
+        lines.append("# smoothing_fwhm = 4.0  # [mm]")
+    lines += ["detrend = true", "# high_pass = 0.008  # [Hz]"]
+    confounds = _confounds(found, chosen)
+    if confounds:
+        lines.append(f"confounds = {toml_value(confounds)}")
+    t_r = 1 / float(chosen["sfreq"].max()) if chosen["sfreq"].notna().any() else None
+    if t_r is None:
+        lines.append("# t_r = 2.0  # [s]; neither header nor sidecar tells it")
+    return "\n".join([*lines, ""])
+
+
+def _confounds(found: Survey, chosen: pd.DataFrame) -> list[str]:
+    path = found.data / str(chosen["path"].iloc[0])
+    beside = path.name.split("_space-")[0].split("_desc-")[0]
+    table = path.with_name(f"{beside}_desc-confounds_timeseries.tsv")
+    if not table.is_file():
+        return []
+    columns = pd.read_csv(table, sep="\t", nrows=0).columns
+    return [name for name in _MOTION if name in columns]
+
+
+def _embed(target: _Target) -> str:
+    name = toml_key(target.name)
+    lines = ["# What the decoders predict: a vector per stimulus.", f"[embed.{name}]"]
+    if target.kind == "image":
+        lines.append('model = "efficientnet-lite0"  # or a folder or id of a transformers model')
+    elif target.kind == "speech":
+        lines.append('model = "log-mel"  # or a folder or id of a transformers model')
+    elif target.is_text:
+        lines.append('model = "minilm"  # a sentence model; "one-hot" treats words as classes')
+    else:
+        lines.append('model = "one-hot"  # classes; "minilm" embeds their names')
+    return "\n".join([*lines, ""])
+
+
+def _train(found: Survey, chosen: pd.DataFrame, events: pd.DataFrame, target: _Target) -> str:
+    datatype = str(chosen["datatype"].iloc[0])
+    closed = target.kind == "concept" and not target.is_text
+    decoders = "ridge | logistic | mlp | conv" if closed else "ridge | mlp | conv"
+    lines = [
+        "[train]",
+        f'decoders = ["ridge"]  # {decoders}',
+        "# select = true  # choose among several decoders inside the training part",
+        "",
+        "[train.windows]",
+    ]
+    if datatype in _SLOW:
+        t_r = 1 / float(chosen["sfreq"].max()) if chosen["sfreq"].notna().any() else 2.0
+        blocks = len(events) and events["duration"].median() >= 2 * t_r
+        lines.append("tmin = 0.0")
+        if blocks:
+            lines.append("# tmax = 10.0  # [s]; absent: as long as the event")
+        else:
+            lines.append(f"tmax = {toml_value(max(4.0, round(2 * t_r, 2)))}  # [s] after the event")
+        lines.append('delay = "estimate"  # of the response, without labels; or a number [s]')
+        lines.append('reduce = "mean"  # over the window; "none" keeps its time course')
+    else:
+        tmin, tmax = _extent(found, chosen)
+        lines += [f"tmin = {tmin}  # [s] from the event's onset", f"tmax = {tmax}"]
+        if tmin < 0:
+            lines.append(f"baseline = [{tmin}, 0.0]")
+        rate = _divisor(found, chosen)
+        if rate:
+            lines.append(f"sfreq = {rate}  # average down to this rate [Hz] for ridge")
+    return "\n".join([*lines, ""])
+
+
+def _extent(found: Survey, chosen: pd.DataFrame) -> tuple[float, float]:
+    """Times [s] around an event that decoders read; epochs may be shorter."""
+    tmin, tmax = -0.1, 0.8
+    if chosen["datatype"].iloc[0] == "epochs":
+        import mne
+
+        for name in chosen["path"]:
+            epochs = mne.read_epochs(found.data / name, preload=False, verbose="error")
+            tmin, tmax = max(tmin, float(epochs.tmin)), min(tmax, float(epochs.tmax))
+    return round(tmin, 4), round(tmax, 4)
+
+
+def _divisor(found: Survey, chosen: pd.DataFrame) -> float | None:
+    """The rate nearest to 20 Hz that divides the rate of the stores, if it can be less."""
+    rate = float(chosen["sfreq"].min())
+    if not math.isfinite(rate):
+        return None
+    if chosen["datatype"].iloc[0] != "epochs":
+        rate = min(EmegSection().sfreq or rate, math.floor(rate))
+    factor = max(1, round(rate / 20.0))
+    while factor > 1 and not math.isclose(rate / factor, round(rate / factor, 3)):
+        factor -= 1
+    return round(rate / factor, 3) if factor > 1 else None
+
+
+def _evaluate() -> str:
+    return "\n".join(
+        [
+            "[evaluate]",
+            'bootstrap_unit = "event"  # event | stimulus | run | subject: what could be redrawn',
+            "permutations = 2000",
+            "",
+        ]
+    )
