@@ -71,9 +71,12 @@ def test_tokens_equal_the_reference(text, folder, reference_tokenizer):
     assert own == reference_tokenizer.encode(text).ids
 
 
-# Blocks whose characters are older than the Unicode tables of either implementation.
+# Blocks whose characters are older than the Unicode tables of either implementation; without "[",
+# since "[MASK]" in a text is a special token there and text here.
 _ALPHABET = st.one_of(
-    st.characters(codec="utf-8", max_codepoint=0x0377, exclude_categories=["Cn"]),
+    st.characters(
+        codec="utf-8", max_codepoint=0x0377, exclude_characters="[", exclude_categories=["Cn"]
+    ),
     st.sampled_from("東京서울カな한—“”…€ἅﬁŻб\u0301\u200d\ufeff\ufffd😀"),
 )
 
