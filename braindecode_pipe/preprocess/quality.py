@@ -1,0 +1,267 @@
+"""What is wrong with a recording: units, bad channels, spectra, tSNR, motion. Arrays in and out.
+
+All thresholds are relative to the data, except those of :func:`check_units`, whose purpose it is
+to know what a volt is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from braindecode_pipe.errors import UnitError
+
+# Plausible local amplitude [SI unit] per mne channel type. EEG: F-18's limits; intracranial leads
+# see ten times more; MEG: from averaged-down sensor noise to unshielded drift.
+AMPLITUDE_RANGES = {
+    "eeg": (1e-7, 1e-3),
+    "seeg": (1e-7, 1e-2),
+    "ecog": (1e-7, 1e-2),
+    "dbs": (1e-7, 1e-2),
+    "mag": (1e-15, 1e-9),
+    "grad": (1e-14, 1e-8),
+}
+SI_UNITS = {"mag": "T", "grad": "T/m", "ref_meg": "T"}
+# Distance [m] of sensors from the origin of the head or device frame, median over sensors.
+RADIUS_RANGES = {"eeg": (0.05, 0.15), "mag": (0.05, 0.35), "grad": (0.05, 0.35)}
+
+_PREFIXES = (-15, -12, -9, -6, -3, 3, 6, 9, 12, 15)
+_FLAT_SHARE = 0.5
+_CLIPPED_SHARE = 0.01
+_WEAK = 0.01
+_OUTLIER_Z = 5.0
+_OUTLIER_FLOOR = 0.2
+_OUTLIER_MIN_CHANNELS = 5
+_HEAD_RADIUS_MM = 50.0
+
+
+def local_amplitude(data: np.ndarray, window: int) -> np.ndarray:
+    """Median over windows of the standard deviation inside a window.
+
+    Slow drifts and single artifacts do not count, offsets not at all.
+
+    Parameters
+    ----------
+    data : (n_channels, n_times), any unit
+    window : int
+        Samples per window, usually one second; cut to ``n_times``.
+
+    Returns
+    -------
+    (n_channels,) float64, in the unit of ``data``
+    """
+    window = max(2, min(int(window), data.shape[1]))
+    n_windows = max(1, data.shape[1] // window)
+    amplitude = np.empty(len(data))
+    for i, row in enumerate(data):
+        pieces = row[: n_windows * window].astype(float).reshape(n_windows, -1)
+        amplitude[i] = np.median(pieces.std(axis=1))
+    return amplitude
+
+
+def check_units(
+    amplitude: np.ndarray, types: Sequence[str], file: str | Path | None = None
+) -> None:
+    """Raise :class:`UnitError` with the guessed factor when a channel type cannot be in SI units.
+
+    Parameters
+    ----------
+    amplitude : (n_channels,) result of :func:`local_amplitude` [V, T or T/m]
+    types : (n_channels,) mne channel types
+    file : path for the message
+    """
+    types = np.asarray(types)
+    for kind, (low, high) in AMPLITUDE_RANGES.items():
+        values = amplitude[(types == kind) & (amplitude > 0)]
+        if not values.size:
+            continue
+        typical = float(np.median(values))
+        if low <= typical <= high:
+            continue
+        raise UnitError(
+            f"{kind} amplitudes cannot be in {SI_UNITS.get(kind, 'V')}",
+            file=file,
+            expected=f"a median amplitude of {low:g} to {high:g} {SI_UNITS.get(kind, 'V')}",
+            found=f"{typical:.3g}{_guess(typical, low, high, _PREFIXES)}",
+            remedy="correct the unit in the recording's header, or the channel type",
+        )
+
+
+def radius_problem(position: np.ndarray, types: Sequence[str]) -> str:
+    """What is wrong with the distances of sensors from the origin of the head, "" if nothing.
+
+    Parameters
+    ----------
+    position : (n_channels, 3) [m] in a frame whose origin is in the head; NaN where unknown
+    types : (n_channels,) mne channel types
+
+    Returns
+    -------
+    str, with the factor that would make metres of them where there is one
+    """
+    types = np.asarray(types)
+    radius = np.linalg.norm(position, axis=1)
+    for kind, (low, high) in RADIUS_RANGES.items():
+        values = radius[(types == kind) & np.isfinite(radius)]
+        if not values.size or low <= np.median(values) <= high:
+            continue
+        typical = float(np.median(values))
+        return (
+            f"{kind} sensors lie {typical:.3g} m from the head's origin, expected {low:g} to "
+            f"{high:g} m{_guess(typical, low, high, (-3, -2, 2, 3))}"
+        )
+    return ""
+
+
+def _guess(value: float, low: float, high: float, exponents: Sequence[int]) -> str:
+    """Text with the power of ten (unit prefixes) that brings ``value`` nearest to the range."""
+    center = 0.5 * (np.log10(low) + np.log10(high))
+    best = min(exponents, key=lambda e: abs(np.log10(value) + e - center))
+    if not low <= value * 10.0**best <= high:
+        return ""
+    return f" (fits after multiplication by 1e{best:+d})"
+
+
+def find_bad_channels(
+    data: np.ndarray, names: Sequence[str], types: Sequence[str], window: int
+) -> dict[str, str]:
+    """Channels that are flat, clipped, copies of another, or much stronger than their kind.
+
+    - flat: at least half of the windows are constant, or the local amplitude is below 1 % of the
+      median of its type;
+    - clipped: at least 1 % of the samples stay at the channel's largest, or smallest, value for
+      three samples or more;
+    - copy: sample for sample equal to an earlier channel;
+    - outlier: ``(log a - median) / max(1.4826 MAD, 0.2) > 5`` with ``a`` the local amplitude,
+      among at least five channels of one type.
+
+    Parameters
+    ----------
+    data : (n_channels, n_times), finite
+    names, types : (n_channels,) channel names and mne channel types
+    window : int, samples per window (one second)
+
+    Returns
+    -------
+    dict from channel name to the reason, in channel order
+    """
+    types = np.asarray(types)
+    amplitude = local_amplitude(data, window)
+    bad: dict[int, str] = {}
+    seen: dict[bytes, int] = {}
+    for i, row in enumerate(data):
+        pieces = _windows(row, window)
+        constant = float((pieces.max(axis=1) == pieces.min(axis=1)).mean())
+        digest = hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()
+        if constant >= _FLAT_SHARE:
+            bad[i] = f"flat in {constant:.0%} of its windows"
+            continue
+        clipped = max(_plateau_share(row, row.max()), _plateau_share(row, row.min()))
+        if clipped >= _CLIPPED_SHARE:
+            bad[i] = f"clipped: {clipped:.1%} of the samples at one limit"
+        elif digest in seen:
+            bad[i] = f"copy of {names[seen[digest]]}"
+        seen.setdefault(digest, i)
+    for kind in dict.fromkeys(types):
+        members = [i for i in np.flatnonzero(types == kind) if i not in bad]
+        if len(members) < 2:
+            continue
+        level = np.log(np.maximum(amplitude[members], np.finfo(float).tiny))
+        center = np.median(level)
+        spread = max(1.4826 * np.median(np.abs(level - center)), _OUTLIER_FLOOR)
+        for i, z in zip(members, (level - center) / spread):
+            if z * spread < np.log(_WEAK):
+                bad[int(i)] = f"flat: {np.exp(z * spread):.1e} of the median amplitude of its type"
+            elif z > _OUTLIER_Z and len(members) >= _OUTLIER_MIN_CHANNELS:
+                bad[int(i)] = f"{np.exp(z * spread):.1f} x the median amplitude of its type"
+    return {names[i]: bad[i] for i in sorted(bad)}
+
+
+def _plateau_share(row: np.ndarray, limit: float) -> float:
+    """Share of the samples that equal ``limit`` three times or more in a row."""
+    at = np.concatenate([[False, False], row == limit, [False, False]])
+    triple = at[:-2] & at[1:-1] & at[2:]
+    held = np.concatenate([[False, False], triple]) | np.concatenate([triple, [False, False]])
+    held[1:-1] |= triple
+    return float(held.sum() / len(row))
+
+
+def _windows(row: np.ndarray, window: int) -> np.ndarray:
+    window = max(2, min(int(window), len(row)))
+    return row[: max(1, len(row) // window) * window].reshape(-1, window)
+
+
+def robust_scale(
+    row: np.ndarray, good: np.ndarray | None = None
+) -> tuple[np.ndarray, float, float]:
+    """``(x - median) / (q75 - q25)``, fitted on the good samples.
+
+    Invariant to the unit of ``row``. A row without spread gives zeros and a range of 0.
+
+    Parameters
+    ----------
+    row : (n_times,)
+    good : (n_times,) bool, optional; all samples when none is True
+
+    Returns
+    -------
+    scaled (n_times,), median, interquartile range
+    """
+    sample = row if good is None or not good.any() else row[good]
+    low, median, high = np.percentile(sample, [25, 50, 75])
+    spread = float(high - low)
+    if spread == 0:
+        return np.zeros_like(row), float(median), 0.0
+    return (row - median) / spread, float(median), spread
+
+
+def spectrum(
+    data: np.ndarray, sfreq: float, window_s: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Power spectral density by Welch's method (Hann windows, half overlap).
+
+    Parameters
+    ----------
+    data : (n_channels, n_times) [unit]
+    sfreq : float [Hz]
+    window_s : float, length of a window [s]
+
+    Returns
+    -------
+    frequencies (n_frequencies,) [Hz], density (n_channels, n_frequencies) [unit^2/Hz]
+    """
+    from scipy.signal import welch
+
+    n = max(1, min(data.shape[1], round(window_s * sfreq)))
+    density = [welch(row.astype(float), fs=sfreq, nperseg=n)[1] for row in data]
+    return np.fft.rfftfreq(n, 1 / sfreq), np.asarray(density)
+
+
+def tsnr(data: np.ndarray) -> np.ndarray:
+    """Temporal signal-to-noise ratio: mean over time / standard deviation; 0 where constant.
+
+    ``data`` is (n_sensors, n_times), before any cleaning.
+    """
+    mean, deviation = data.mean(axis=1), data.std(axis=1)
+    return np.divide(mean, deviation, out=np.zeros_like(mean), where=deviation > 0)
+
+
+def framewise_displacement(motion: np.ndarray) -> np.ndarray:
+    """Sum of the absolute changes of six motion parameters (Power et al. 2012, NeuroImage 59).
+
+    ``FD_t = sum |d translation| + 50 mm * sum |d rotation|``; the first volume has none: NaN.
+
+    Parameters
+    ----------
+    motion : (n_times, 6), three translations [mm], three rotations [rad]
+
+    Returns
+    -------
+    (n_times,) [mm]
+    """
+    change = np.abs(np.diff(motion, axis=0))
+    change[:, 3:] *= _HEAD_RADIUS_MM
+    return np.concatenate([[np.nan], change.sum(axis=1)])

@@ -1,0 +1,153 @@
+"""Open EEG, MEG and intracranial recordings, and refuse what the readers would hide."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braindecode_pipe.errors import BraindecodePipeError, DataError, MissingFileError
+from braindecode_pipe.preprocess.sidecars import (
+    bids_root,
+    check_declared,
+    merged_json,
+    truncated,
+)
+
+_ELECTRICAL = ("eeg", "meg", "ieeg")
+
+
+def read_raw(path: Path, data: Path, allow_truncated: bool) -> tuple[Any, list[str]]:
+    """A recording with its BIDS sidecars, or a loose file, not yet loaded.
+
+    Parameters
+    ----------
+    path : Path
+        The recording: anything that ``mne.io.read_raw`` knows.
+    data : Path
+        Root of the data set.
+    allow_truncated : bool
+        Take what is left of a cut recording.
+
+    Returns
+    -------
+    mne.io.BaseRaw, and what the readers warned of
+
+    Raises
+    ------
+    MissingFileError, TruncatedRecordingError
+    DataError : names that repeat, or a file that its reader refuses
+    """
+    import mne
+
+    if not path.exists():
+        raise MissingFileError("the recording is not there", file=path, expected="a recording")
+    cut = check_declared(path, allow_truncated)
+    root = bids_root(path, data)
+    if root is not None and path.parent.name in _ELECTRICAL:
+        import mne_bids
+
+        bids_path = mne_bids.get_bids_path_from_fname(path, check=False).update(root=root)
+        reader = partial(mne_bids.read_raw_bids, bids_path, verbose="warning")
+    else:
+        reader = partial(mne.io.read_raw, path, verbose="warning")
+    raw, messages = _guarded(reader, path, data)
+    if raw.n_times < 2:
+        raise DataError(
+            "the recording is empty", file=path, expected="samples", found=f"{raw.n_times}"
+        )
+    sidecar = merged_json(path, data, path.parent.name) if root is not None else {}
+    cut = cut or _check_duration(raw, sidecar, path, allow_truncated)
+    return raw, ([cut] if cut else []) + messages
+
+
+def read_epochs(path: Path, data: Path) -> tuple[Any, list[str]]:
+    """An ``-epo.fif`` file, loaded, and what its reader warned of. Raises like :func:`read_raw`."""
+    import mne
+
+    if not path.exists():
+        raise MissingFileError("the recording is not there", file=path, expected="an epochs file")
+    check_declared(path, allow_truncated=False)
+    reader = partial(mne.read_epochs, path, preload=True, verbose="warning")
+    epochs, messages = _guarded(reader, path, data)
+    if not len(epochs):
+        raise DataError("the epochs file is empty", file=path, expected="epochs", found="0")
+    return epochs, messages
+
+
+def load(raw: Any, path: Path, data: Path) -> list[str]:
+    """Load the samples of the picked channels into memory; returns the reader's warnings."""
+    return _guarded(partial(raw.load_data, verbose="warning"), path, data)[1]
+
+
+def _guarded(reader: Callable[[], Any], path: Path, data: Path) -> tuple[Any, list[str]]:
+    messages: list[str] = []
+    with collect_warnings(path, data, messages):
+        try:
+            result = reader()
+        except BraindecodePipeError:
+            raise
+        except Exception as error:  # every vendor's reader has errors of its own
+            lines = str(error).strip().splitlines() or ["no message"]
+            raise DataError(
+                "the recording cannot be read",
+                file=path,
+                expected="a whole file in a format that MNE reads, with its companion files",
+                found=f"{type(error).__name__}: {lines[0]}",
+                remedy="open it with mne.io.read_raw to see more, or exclude it in "
+                "[[plan.exclude]]",
+            ) from error
+    return result, messages
+
+
+@contextmanager
+def collect_warnings(path: Path, data: Path, messages: list[str]) -> Iterator[None]:
+    """Append what libraries warn of inside the block to ``messages`` instead of printing it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    messages += [text for text in _relevant(caught, path, data) if text not in messages]
+
+
+def _relevant(caught: list[warnings.WarningMessage], path: Path, data: Path) -> list[str]:
+    """Warnings about the data, once each, without the place where the data happen to lie."""
+    messages = []
+    for warning in caught:
+        if not issubclass(warning.category, (RuntimeWarning, UserWarning)):
+            continue
+        text = re.sub(r"\s+", " ", str(warning.message)).strip()
+        if text.startswith("Channel names are not unique"):
+            raise DataError(
+                "channel names repeat",
+                file=path,
+                expected="unique channel names",
+                found=text.split("for:", 1)[-1].split(".")[0].strip(),
+                remedy="rename the channels in the header; which one is meant cannot be guessed",
+            )
+        if text.startswith("HED annotations"):
+            # Says whether an optional package is installed, nothing about the recording.
+            continue
+        for root in (data, data.resolve()):
+            text = text.replace(f"{root}/", "")
+        messages.append(text)
+    return list(dict.fromkeys(messages))
+
+
+def _check_duration(raw: Any, sidecar: dict[str, Any], path: Path, allow_truncated: bool) -> str:
+    """Compare the length with BIDS' ``RecordingDuration`` [s], which may be rounded to seconds."""
+    declared = sidecar.get("RecordingDuration")
+    if not isinstance(declared, (int, float)) or not np.isfinite(declared):
+        return ""
+    duration = raw.n_times / raw.info["sfreq"]
+    if duration >= declared - 1.0:
+        return ""
+    expected, found = f"{declared:g} s (RecordingDuration)", f"{duration:g} s"
+    if not allow_truncated:
+        raise truncated(path, expected, found)
+    return f"truncated: {found} of {expected}; the prefix is used"
