@@ -45,15 +45,12 @@ def match_stimuli(
     MissingFileError : a stimulus file that is named and not there
     StimulusError : one stimulus with two categories
     """
-    if spec.column not in events:
-        raise EventError(
-            f"the events have no column {spec.column!r}",
-            expected=f"the column that names the stimuli of [plan.stimuli.{target}]",
-            found=", ".join(sorted(events.columns)),
-            remedy="name one of them in column, or map it in [plan.columns]",
-        )
+    _need_column(spec.column, events, f"the stimuli of [plan.stimuli.{target}]")
     levels = events[spec.column].astype(str).str.strip()
     shown = ~levels.isin(MISSING) & ~levels.isin(spec.drop)
+    for column, value in spec.where.items():
+        _need_column(column, events, f"[plan.stimuli.{target}] where")
+        shown &= events[column].astype(str).str.strip() == value
     if spec.only:
         absent = sorted(set(spec.only) - set(levels))
         if absent:
@@ -80,6 +77,16 @@ def match_stimuli(
     stimuli["target"] = target
     stimuli["near_duplicate_group"] = stimuli["stimulus"]
     return ids, stimuli[list(COLUMNS)].sort_values("stimulus", ignore_index=True)
+
+
+def _need_column(column: str, events: pd.DataFrame, what: str) -> None:
+    if column not in events:
+        raise EventError(
+            f"the events have no column {column!r}",
+            expected=f"the column for {what}",
+            found=", ".join(sorted(events.columns)),
+            remedy="name one of them, or map it in [plan.columns]",
+        )
 
 
 def _identify(
@@ -113,12 +120,7 @@ def _categories(
 ) -> list[str]:
     if not spec.category_column:
         return list(stimuli["label"]) if spec.kind == "concept" else [""] * len(stimuli)
-    if spec.category_column not in events:
-        raise EventError(
-            f"the events have no column {spec.category_column!r}",
-            expected=f"the category of each stimulus of [plan.stimuli.{target}]",
-            found=", ".join(sorted(events.columns)),
-        )
+    _need_column(spec.category_column, events, f"the categories of [plan.stimuli.{target}]")
     pairs = events[spec.category_column].astype(str).groupby(ids).unique()
     for stimulus in stimuli["stimulus"]:
         if len(pairs[stimulus]) > 1:

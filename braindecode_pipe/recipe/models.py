@@ -57,6 +57,9 @@ class StimuliSpec(Section):
     kind: Literal["concept", "image", "speech"] = "concept"
     column: str = "trial_type"
     folder: str = Field("stimuli", description="where stimulus files lie, below the data folder")
+    where: dict[str, str] = Field(
+        {}, description='column -> value that an event must have, e.g. trial_type = "picture"'
+    )
     only: list[str] = Field([], description="keep only these levels; empty keeps all")
     drop: list[str] = Field([], description="levels that are no stimuli (rest, button, ...)")
     rename: dict[str, str] = Field({}, description="level in the data -> label to use")

@@ -126,6 +126,18 @@ def test_missing_column_and_level_name_what_is_there(bids):
         build(PlanSection(stimuli={"w": StimuliSpec(only=["cow"])}), SplitSection(), bids)
 
 
+def test_where_keeps_only_events_with_a_value(bids):
+    for events in bids.rglob("*_events.tsv"):
+        lines = events.read_text().splitlines()
+        rows = [lines[0] + "\tkind"] + [f"{x}\t{'ab'[i % 2]}" for i, x in enumerate(lines[1:])]
+        events.write_text("\n".join(rows))
+    spec = StimuliSpec(where={"kind": "a"})
+    events = build(PlanSection(stimuli={"w": spec}), SplitSection(), bids).plan.events
+    assert ((events["stimulus_w"] != "") == (events["kind"] == "a")).all()
+    with pytest.raises(EventError, match="no column 'colour'"):
+        build(PlanSection(stimuli={"w": StimuliSpec(where={"colour": "a"})}), SplitSection(), bids)
+
+
 def test_f33_copies_are_found_whole_part_and_shifted(bids, make):
     write_brainvision, _ = make
     rng = np.random.default_rng(1)

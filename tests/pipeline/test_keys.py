@@ -1,0 +1,183 @@
+"""F-03: a changed setting changes the keys of exactly the stages that declare it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import types
+import typing
+
+import pytest
+from pydantic import BaseModel
+
+from braindecode_pipe.pipeline import cache
+from braindecode_pipe.pipeline.cache import FileHashes
+from braindecode_pipe.pipeline.stages import STAGES, Stages, slug
+from braindecode_pipe.plan import build
+from braindecode_pipe.recipe import Recipe
+
+BASE = {
+    "embed": {"trial_type": {"model": "minilm"}},
+    "train": {"decoders": ["ridge", "conv", "mlp"]},
+}
+DOWNSTREAM = {
+    "plan": set(),
+    "preprocess": {"train", "evaluate"},
+    "embed": {"train", "evaluate"},
+    "train": {"evaluate"},
+    "evaluate": set(),
+    "report": set(),
+}
+# Values that stay valid for the small data set, where a made-up one would not.
+VALUES = {
+    "plan.datatypes": ["eeg"], "plan.subjects": ["01"], "plan.tasks": ["words"],
+    "plan.runs": ["1", "2"], "plan.files": ["sub-*/eeg/*.vhdr"], "plan.sessions": None,
+    "plan.derivatives": None, "plan.columns": {"response": "button"},
+    "plan.exclude": [{"recording": "sub-01_task-words_run-1_eeg", "reason": "x"}],
+    "plan.stimuli": {"trial_type": {"column": "trial_type", "drop": ["cat"]}},
+    "split.target": None, "preprocess.bold.t_r": 2.0, "train.embeddings": None,
+    "train.zero_shot": None, "train.decoders": ["ridge"], "train.windows.tmax": 0.7,
+    "embed.trial_type.target": None, "embed.trial_type.model": "one-hot",
+    "embed.trial_type.layer": 2, "embed.trial_type.texts": {"cat": "a cat"},
+    "train.mlp": {"hidden": 7}, "train.conv": {"hidden": 7}, "evaluate.ci": 0.9,
+    "evaluate.top_k": [2], "train.alphas": [3.0], "train.windows.baseline": [-0.1, 0.0],
+    "preprocess.emeg.picks": ["eeg"], "preprocess.emeg.notch": [50.0],
+    "preprocess.emeg.reject_amplitude": {"eeg": 1e-4}, "preprocess.bold.confounds": ["csf"],
+}  # fmt: skip
+# Fields that decide which units there are, or that another stage sees too.
+SEES = {
+    "plan.exclude": {"plan"},
+    "plan.allow_truncated": {"plan", "preprocess"},
+    "train.windows.tmin": {"plan", "train"},
+    "train.windows.tmax": {"plan", "train"},
+    "train.decoders": set(),
+    "embed.trial_type.normalize": {"train"},
+    "compute.threads": {"preprocess", "embed", "train", "evaluate", "plan"},
+}
+OTHER_DATATYPE = ("preprocess.bold.",)
+
+
+def fields(model, prefix=""):
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        path = f"{prefix}{name}"
+        if path == "embed":
+            yield from fields(value["trial_type"], "embed.trial_type.")
+        elif isinstance(value, BaseModel) and type(value).model_fields:
+            yield from fields(value, f"{path}.")
+        else:
+            yield path, field, value
+
+
+def other_value(path, field, value):
+    if path in VALUES:
+        return VALUES[path]
+    kinds = typing.get_args(field.annotation) if isinstance(
+        field.annotation, types.UnionType) else (field.annotation,)  # fmt: skip
+    if isinstance(value, bool):
+        return not value
+    for kind in kinds:
+        if typing.get_origin(kind) is typing.Literal:
+            return next(option for option in typing.get_args(kind) if option != value)
+    if isinstance(value, (int, float)):
+        return type(value)(value + 1) if not 0 <= value < 1 or isinstance(value, int) else 0.5
+    if isinstance(value, str):
+        return value + "x"
+    return 1.0
+
+
+ALL = list(fields(Recipe.model_validate(BASE)))
+
+
+def with_value(path, value):
+    content = Recipe.model_validate(BASE).model_dump(mode="json")
+    where = content
+    *parents, last = path.split(".")
+    for parent in parents:
+        where = where[parent]
+    where[last] = value
+    return Recipe.model_validate(content)
+
+
+def keys(recipe, plan, data, out):
+    stages = Stages(recipe, data, out, FileHashes(out / "hashes.json"))
+    signals = stages.preprocess(plan)
+    embeddings = stages.embed(plan)
+    trained = stages.train(plan, signals, embeddings)
+    evaluated = stages.evaluate(plan, trained, embeddings)
+    return {
+        "plan": {"study": stages.plan().key},
+        "preprocess": {n: u.key for n, u in signals.items()},
+        "embed": {n: u.key for n, u in embeddings.items()},
+        "train": {n: u.key for n, u in trained.items()},
+        "evaluate": {n: u.key for n, u in evaluated.items()},
+    }
+
+
+@pytest.fixture
+def base(bids, tmp_path):
+    recipe = Recipe.model_validate(BASE)
+    plan = build(recipe.plan, recipe.split, bids).plan
+    return plan, bids, tmp_path / "out", keys(recipe, plan, bids, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("path", "field", "value"), ALL, ids=[path for path, _, _ in ALL])
+def test_f03_every_field_alters_exactly_the_stages_that_declare_it(path, field, value, base):
+    plan, data, out, before = base
+    new = other_value(path, field, value)
+    if new is None:
+        pytest.skip("the small data set has nothing to change this to")
+    after = keys(with_value(path, new), plan, data, out)
+    section = path.split(".")[0]
+    own = SEES.get(path, {section} & set(STAGES) - {"report"})
+    if section == "split":
+        own = {"plan"}
+    if path.startswith(OTHER_DATATYPE):
+        own = set()  # there is no fMRI in this data set: its settings concern nobody
+    expected = set(own).union(*(DOWNSTREAM[stage] for stage in own)) if own else set()
+    if path in ("train.decoders",):
+        expected = {"evaluate"}  # no decoder's own key; the table of all of them
+        assert after["train"].items() <= before["train"].items()
+        del after["train"], before["train"]
+    changed = {stage for stage in after if after[stage] != before[stage]}
+    assert changed == expected
+    if path in ("train.mlp", "train.conv"):
+        other = {key for key in before["train"] if after["train"][key] == before["train"][key]}
+        assert {key[1] for key in other} == {"ridge", "mlp", "conv"} - {path.split(".")[1]}
+
+
+def test_f03_moving_and_touching_change_nothing(base, tmp_path):
+    plan, data, out, before = base
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(data, moved)
+    for file in moved.rglob("*"):
+        os.utime(file, (1, 1))
+    assert keys(Recipe.model_validate(BASE), plan, moved, tmp_path / "other") == before
+
+
+def test_f03_editing_code_or_a_library_changes_its_stages(base, monkeypatch, tmp_path):
+    plan, data, out, before = base
+    package = tmp_path / "package"
+    shutil.copytree(cache.PACKAGE, package)
+    monkeypatch.setattr(cache, "PACKAGE", package)
+    cache.code_hash.cache_clear()
+    recipe = Recipe.model_validate(BASE)
+    assert keys(recipe, plan, data, out) == before
+    source = package / "preprocess" / "emeg.py"
+    source.write_text(source.read_text() + "\n")
+    cache.code_hash.cache_clear()
+    after = keys(recipe, plan, data, out)
+    assert {s for s in after if after[s] != before[s]} == {"preprocess", "train", "evaluate"}
+    monkeypatch.undo()
+    cache.code_hash.cache_clear()
+    monkeypatch.setattr(
+        "braindecode_pipe.pipeline.stages.package_version", lambda name: f"{name} 0"
+    )
+    after = keys(recipe, plan, data, out)
+    assert all(after[s] != before[s] for s in after)
+
+
+def test_units_have_safe_folder_names():
+    assert slug("sub-01_run-1") == "sub-01_run-1"
+    nasty = slug("../a b/c")
+    assert "/" not in nasty and ".." not in nasty and nasty != slug("..-a b-c")
