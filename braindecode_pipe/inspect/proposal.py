@@ -61,7 +61,9 @@ def write_recipe(found: Survey) -> str:
         _train(found, chosen, events, target),
         _evaluate(),
     ]
-    return "\n".join(parts)
+    lines = [line for part in parts for line in (*part, "")]
+    # Names from the data stand in comments: one with a line break in it must not become a setting.
+    return "\n".join(re.sub(r"[\x00-\x1f\x7f]+", " ", line) for line in lines)
 
 
 # --- choices -------------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ def _identifier(name: str) -> str:
 # --- sections ------------------------------------------------------------------------------------
 
 
-def _study(found: Survey, target: _Target) -> str:
+def _study(found: Survey, target: _Target) -> list[str]:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(found.data).resolve().name).strip("._-")
     title = str(found.description.get("Name", "") or name)
     references = found.description.get("ReferencesAndLinks", [])
@@ -139,21 +141,18 @@ def _study(found: Survey, target: _Target) -> str:
             "# No event column was found whose levels repeat: there is nothing to decode yet.",
             "# Name one in [plan.stimuli] below; `check RECIPE --data DIR` says what is missing.",
         ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "[study]",
-            f"name = {toml_value(name or 'study')}",
-            f"title = {toml_value(title)}",
-            f"citation = {toml_value(citation)}",
-            f"license = {toml_value(str(found.description.get('License', '')))}",
-            "",
-        ]
-    )
+    return [
+        *lines,
+        "",
+        "[study]",
+        f"name = {toml_value(name or 'study')}",
+        f"title = {toml_value(title)}",
+        f"citation = {toml_value(citation)}",
+        f"license = {toml_value(str(found.description.get('License', '')))}",
+    ]
 
 
-def _plan(found: Survey, chosen: pd.DataFrame, source: str, target: _Target) -> str:
+def _plan(found: Survey, chosen: pd.DataFrame, source: str, target: _Target) -> list[str]:
     section, datatype = found.sections[source], str(chosen["datatype"].iloc[0])
     lines = ["[plan]"]
     others = sorted(set(found.recordings["datatype"]) - {datatype})
@@ -184,14 +183,13 @@ def _plan(found: Survey, chosen: pd.DataFrame, source: str, target: _Target) -> 
         lines.append(f"drop = {toml_value(list(target.drop))}  # no stimuli, or too rare to learn")
     if target.kind == "concept" and not target.is_text and target.classes:
         counts = ", ".join(f"{level} ({column.levels[level]})" for level in target.classes[:12])
-        lines.append("# levels (events): " + counts.replace("\n", " "))
+        lines.append(f"# levels (events): {counts}")
         lines.append('# rename = { house = "a house" }  # level in the data -> label to use')
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _also(names: list[str]) -> str:
-    safe = [re.sub(r"\s+", " ", name) for name in names[:8]]
-    return f"  # also there: {', '.join(safe)}" if safe else ""
+    return f"  # also there: {', '.join(names[:8])}" if names else ""
 
 
 def _exclusions(found: Survey) -> list[str]:
@@ -223,7 +221,7 @@ def _category(found: Survey, target: _Target) -> list[str]:
     return []
 
 
-def _split(chosen: pd.DataFrame, target: _Target) -> str:
+def _split(chosen: pd.DataFrame, target: _Target) -> list[str]:
     runs = chosen.groupby("subject")["recording"].nunique()
     slow = str(chosen["datatype"].iloc[0]) in _SLOW
     lines = ["# Decided before anything is fitted.", "[split]"]
@@ -247,24 +245,21 @@ def _split(chosen: pd.DataFrame, target: _Target) -> str:
             f"purge_s = {10.0 if slow else 1.0}",
         ]
     lines.append("# within_subject = false  # one decoder for all people")
-    return "\n".join([*lines, ""])
+    return lines
 
 
-def _preprocess(found: Survey, chosen: pd.DataFrame) -> str:
+def _preprocess(found: Survey, chosen: pd.DataFrame) -> list[str]:
     datatype = str(chosen["datatype"].iloc[0])
     if datatype in _SLOW:
         return _bold(found, chosen, datatype)
     if datatype == "epochs":
-        return "\n".join(
-            [
-                "[preprocess.emeg]",
-                "# Epochs are used as they are: filters would run over their edges.",
-                'l_freq = "none"',
-                'h_freq = "none"',
-                'sfreq = "none"',
-                "",
-            ]
-        )
+        return [
+            "[preprocess.emeg]",
+            "# Epochs are used as they are: filters would run over their edges.",
+            'l_freq = "none"',
+            'h_freq = "none"',
+            'sfreq = "none"',
+        ]
     rate = float(chosen["sfreq"].min())
     sfreq = min(120.0, math.floor(rate)) if math.isfinite(rate) else 120.0
     first = chosen.to_dict("records")[0]
@@ -283,10 +278,10 @@ def _preprocess(found: Survey, chosen: pd.DataFrame) -> str:
             lines.append('# montage = "standard_1005"  # the recordings bring no positions')
         lines.append("# reject_amplitude = { eeg = 100e-6 }  # [V]; marks spans as bad")
         lines.append('# reference = "average"')
-    return "\n".join([*lines, ""])
+    return lines
 
 
-def _bold(found: Survey, chosen: pd.DataFrame, datatype: str) -> str:
+def _bold(found: Survey, chosen: pd.DataFrame, datatype: str) -> list[str]:
     lines = ["[preprocess.bold]"]
     if datatype == "bold":
         mask = next(iter(sorted(found.data.glob("derivatives/**/*_mask.nii*"))), None)
@@ -303,7 +298,7 @@ def _bold(found: Survey, chosen: pd.DataFrame, datatype: str) -> str:
     t_r = 1 / float(chosen["sfreq"].max()) if chosen["sfreq"].notna().any() else None
     if t_r is None:
         lines.append("# t_r = 2.0  # [s]; neither header nor sidecar tells it")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _confounds(found: Survey, chosen: pd.DataFrame) -> list[str]:
@@ -316,7 +311,7 @@ def _confounds(found: Survey, chosen: pd.DataFrame) -> list[str]:
     return [name for name in _MOTION if name in columns]
 
 
-def _embed(target: _Target) -> str:
+def _embed(target: _Target) -> list[str]:
     name = toml_key(target.name)
     lines = ["# What the decoders predict: a vector per stimulus.", f"[embed.{name}]"]
     if target.kind == "image":
@@ -327,10 +322,10 @@ def _embed(target: _Target) -> str:
         lines.append('model = "minilm"  # a sentence model; "one-hot" treats words as classes')
     else:
         lines.append('model = "one-hot"  # classes; "minilm" embeds their names')
-    return "\n".join([*lines, ""])
+    return lines
 
 
-def _train(found: Survey, chosen: pd.DataFrame, events: pd.DataFrame, target: _Target) -> str:
+def _train(found: Survey, chosen: pd.DataFrame, events: pd.DataFrame, target: _Target) -> list[str]:
     datatype = str(chosen["datatype"].iloc[0])
     closed = target.kind == "concept" and not target.is_text
     decoders = "ridge | logistic | mlp | conv" if closed else "ridge | mlp | conv"
@@ -359,7 +354,7 @@ def _train(found: Survey, chosen: pd.DataFrame, events: pd.DataFrame, target: _T
         rate = _divisor(found, chosen)
         if rate:
             lines.append(f"sfreq = {rate}  # average down to this rate [Hz] for ridge")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _extent(found: Survey, chosen: pd.DataFrame) -> tuple[float, float]:
@@ -387,12 +382,9 @@ def _divisor(found: Survey, chosen: pd.DataFrame) -> float | None:
     return round(rate / factor, 3) if factor > 1 else None
 
 
-def _evaluate() -> str:
-    return "\n".join(
-        [
-            "[evaluate]",
-            'bootstrap_unit = "event"  # event | stimulus | run | subject: what could be redrawn',
-            "permutations = 2000",
-            "",
-        ]
-    )
+def _evaluate() -> list[str]:
+    return [
+        "[evaluate]",
+        'bootstrap_unit = "event"  # event | stimulus | run | subject: what could be redrawn',
+        "permutations = 2000",
+    ]

@@ -91,8 +91,6 @@ def inspect_store(path: str | Path) -> RenderableType:
     parts: list[RenderableType] = [Text(str(path), style="bold")]
     for group in list_groups(path):
         dataset = open_store(path, group)
-        if not dataset.variables and not dataset.attrs:
-            continue
         kind = str(dataset.attrs.get("kind", ""))
         parts += [Text(""), Text(f"{group or 'root'}: {kind}".rstrip(": "), style="bold")]
         parts += [Text(line) for line in _lines(dataset, kind)]
@@ -120,7 +118,7 @@ def _list(stores: list[Path], root: Path) -> Table:
 
 def _lines(dataset: xr.Dataset, kind: str) -> Iterator[str]:
     attrs = dataset.attrs
-    if kind == "table":
+    if kind == "table" and "columns" in attrs:
         n = next(iter(dataset.sizes.values()), 0)
         yield f"  {n} rows: {', '.join(map(str, attrs.get('columns', [])))}"
     else:

@@ -287,7 +287,7 @@ def describe_survey(found: Survey) -> RenderableType:
     people = sorted(set(recordings["subject"]))
     title = str(found.description.get("Name", "") or found.data.name)
     parts: list[RenderableType] = [
-        Text(title, style="bold"),
+        Text(_plain(title), style="bold"),
         Text(
             f"{len(people)} people, {len(recordings)} recordings, {len(found.events)} events"
             + (", simulated" if (recordings["data_origin"] == "simulated").any() else "")
@@ -311,7 +311,7 @@ def _recordings_table(recordings: pd.DataFrame) -> Table:
     groups = list(recordings.groupby(["subject", "source", "datatype"]))
     for (subject, source, datatype), part in groups[:_SHOWN_ROWS]:
         table.add_row(
-            Text(subject),
+            Text(_plain(subject)),
             Text(f"{datatype} ({source})" if source else datatype),
             *(Text(_names(part[name])) for name in ("session", "task", "run")),
             str(len(part)),
@@ -337,7 +337,7 @@ def _columns_table(columns: dict[str, Column]) -> Table:
             there = len(column.levels) - len(column.missing)
             files = f"{there} found, {len(column.missing)} missing"
         table.add_row(
-            Text(column.name), str(len(column.levels)), Text(_counts(column.levels)), files
+            Text(_plain(column.name)), str(len(column.levels)), Text(_counts(column.levels)), files
         )
     return table
 
@@ -347,24 +347,29 @@ def _notices(found: Survey) -> Iterator[str]:
         yield f"Copies: {first} and {second} hold the same bytes"
     for column in found.columns.values():
         for name in column.missing[:3]:
-            yield f"Missing: {name}, named in column {column.name}"
+            yield f"Missing: {_plain(name)}, named in column {column.name}"
     silent = found.recordings[(found.recordings["n_events"] == 0)]
     if len(silent):
         yield f"Without events: {_names(silent['recording'])}"
     for problem in found.problems[:_SHOWN_ROWS]:
-        yield "Problem: " + problem.replace("\n", " ")
+        yield f"Problem: {_plain(problem)}"
 
 
 def _names(values: pd.Series) -> str:
-    names = sorted({str(value) for value in values} - {""})
+    names = sorted({_plain(str(value)) for value in values} - {""})
     more = f" and {len(names) - _SHOWN_LEVELS} more" if len(names) > _SHOWN_LEVELS else ""
     return ", ".join(names[:_SHOWN_LEVELS]) + more or "-"
 
 
 def _counts(levels: dict[str, int]) -> str:
-    shown = [f"{level} ({n})" for level, n in list(levels.items())[:_SHOWN_LEVELS]]
+    shown = [f"{_plain(level)} ({n})" for level, n in list(levels.items())[:_SHOWN_LEVELS]]
     more = f" and {len(levels) - _SHOWN_LEVELS} more" if len(levels) > _SHOWN_LEVELS else ""
     return ", ".join(shown) + more
+
+
+def _plain(text: str) -> str:
+    """Names come from files; on a console they must not move the cursor."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _range(values: pd.Series) -> str:

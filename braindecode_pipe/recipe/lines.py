@@ -49,12 +49,13 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
     A statement ends at the first line where what was gathered so far parses on its own.
     """
     start, gathered = 1, ""
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
+    # Not splitlines: it also breaks at characters that end no line of TOML.
+    for number, line in enumerate(text.split("\n"), 1):
         if not gathered:
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             start = number
-        gathered += line
+        gathered += f"{line}\n"
         try:
             tomllib.loads(gathered)
         except tomllib.TOMLDecodeError:
@@ -90,7 +91,7 @@ def _shared(a: Location, b: Location) -> int:
 
 def _offset(statement: str, key: str | int) -> int:
     """Line inside a statement of several lines where ``key`` stands."""
-    for index, line in enumerate(statement.splitlines()):
+    for index, line in enumerate(statement.split("\n")):
         if re.search(rf"(?<![\w-])[\"']?{re.escape(str(key))}[\"']?\s*[=\].]", line):
             return index
     return 0

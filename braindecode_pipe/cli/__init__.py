@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from braindecode_pipe import __version__
+from braindecode_pipe.cli.console import console, crash_log, print_bug, print_error, show
+from braindecode_pipe.cli.options import (
+    BreakLockOption,
+    DataOption,
+    DryRunOption,
+    ForceFileOption,
+    ForceOption,
+    FromOption,
+    JobsOption,
+    LedgerOption,
+    OutOption,
+    QuietOption,
+    RecipeArgument,
+    SchedulerOption,
+    SeedOption,
+    SetOption,
+    SnrOption,
+    Stage,
+    UntilOption,
+)
 from braindecode_pipe.errors import BraindecodePipeError, InputError
 
 if TYPE_CHECKING:
-    from braindecode_pipe.pipeline import RunResult
     from braindecode_pipe.recipe import Recipe
 
 app = typer.Typer(
@@ -35,65 +46,6 @@ app = typer.Typer(
 _START, _RUN, _LOOK, _MORE = "Start here", "Run", "Look", "More"
 
 
-class Stage(StrEnum):
-    """Stages in their order."""
-
-    plan = "plan"
-    preprocess = "preprocess"
-    embed = "embed"
-    train = "train"
-    evaluate = "evaluate"
-    report = "report"
-
-
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a recipe in pipelines/")
-]
-DataOption = Annotated[
-    Path, typer.Option("--data", metavar="DIR", help="BIDS data set or folder of recordings")
-]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Where results go; default: runs/<study.name>"),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a value of the recipe"),
-]
-JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Local worker processes")]
-SchedulerOption = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster at this address")
-]
-FromOption = Annotated[
-    Stage | None,
-    typer.Option("--from", metavar="STAGE", help="First stage that may run"),
-]
-UntilOption = Annotated[
-    Stage | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage")
-]
-ForceOption = Annotated[
-    list[Stage] | None,
-    typer.Option("--force", metavar="STAGE", help="Run this stage again though it is cached"),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what is cached and what would run, and why")
-]
-BreakLockOption = Annotated[
-    bool,
-    typer.Option("--break-lock", help="Take over stores whose writer was silent for 10 minutes"),
-]
-LedgerOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Where the list of configurations ever scored is kept"),
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes")]
-SnrOption = Annotated[
-    float | None, typer.Option(min=0, help="Signal to noise of the simulation; 0: no response")
-]
-ForceFileOption = Annotated[bool, typer.Option("--force", help="Overwrite the file")]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -104,64 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BraindecodePipeError as error:
-        _print_error(error)
+        print_error(error)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        _print_bug(error, Path(tempfile.gettempdir()))
+        print_bug(error)
         return 1
     return 0
-
-
-def _console(stderr: bool = False) -> Console:
-    """A console that never breaks a path: what reads a pipe gets lines as long as they are."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        stderr=stderr,
-        soft_wrap=True,
-        highlight=False,
-        width=None if stream.isatty() else 1000,
-    )
-
-
-def _print_error(error: BraindecodePipeError) -> None:
-    _console(stderr=True).print(Text.assemble(("Error: ", "bold red"), str(error)))
-
-
-def _print_bug(error: Exception, folder: Path) -> None:
-    """One line about something unforeseen; the traceback goes to a file."""
-    text = "".join(traceback.format_exception(error))
-    log = folder / "crash.log"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        log.write_text(text, encoding="utf-8")
-    except OSError:
-        log = Path(tempfile.mkdtemp(prefix="braindecode-pipe-")) / "crash.log"
-        log.write_text(text, encoding="utf-8")
-    if os.environ.get("BRAINDECODE_PIPE_DEBUG") == "1":
-        _console(stderr=True).print(Text(text))
-    _console(stderr=True).print(
-        Text.assemble(
-            ("Error: ", "bold red"),
-            f"{type(error).__name__}: {error} (this is a bug; its traceback is in {log})",
-        )
-    )
-
-
-@contextmanager
-def _crash_log(folder: Path) -> Iterator[None]:
-    """Errors that nobody foresaw leave their traceback in ``folder``."""
-    try:
-        yield
-    except (BraindecodePipeError, typer.Exit, typer.Abort):
-        raise
-    except KeyboardInterrupt:
-        _console(stderr=True).print("Interrupted. The same command continues where it stopped.")
-        raise typer.Exit(130) from None
-    except Exception as error:
-        _print_bug(error, folder)
-        raise typer.Exit(1) from error
 
 
 def _print_version(wanted: bool) -> None:
@@ -201,8 +103,7 @@ def init(
             remedy="give another name with -o, or --force to overwrite it",
         )
     found = survey(data)
-    console = _console()
-    console.print(describe_survey(found))
+    console().print(describe_survey(found))
     text = write_recipe(found)
     try:
         output.write_text(text, encoding="utf-8")
@@ -210,8 +111,8 @@ def init(
         raise InputError(
             "the recipe cannot be written", file=output, found=error.strerror or str(error)
         ) from error
-    console.print(f"Recipe: {escape(str(output))}", style="bold")
-    console.print(f"  braindecode-pipe run {escape(str(output))} --data {escape(str(data))}")
+    console().print(Text(f"Recipe: {output}", style="bold"))
+    console().print(Text(f"  braindecode-pipe run {output} --data {data}"))
 
 
 @app.command(rich_help_panel=_START)
@@ -227,9 +128,9 @@ def demo(
     """Simulate people who see pictures and hear words, decode them, and report."""
     from braindecode_pipe import pipeline
 
-    with _crash_log(out):
+    with crash_log(out):
         result = pipeline.demo(out, jobs=jobs, quiet=quiet, seed=seed, snr=snr)
-        _show(result, sorted(out.glob("*/metrics.json")))
+        show(result, sorted(out.glob("*/metrics.json")))
 
 
 @app.command(rich_help_panel=_START)
@@ -254,9 +155,8 @@ def check(
         raise InputError(
             "which data is to be checked?", expected="a folder", remedy="give it with --data DIR"
         )
-    with _crash_log(Path(tempfile.gettempdir())):
-        findings = pipeline.check(recipe, data)
-    _console().print(findings_table(findings))
+    findings = pipeline.check(recipe, data)
+    console().print(findings_table(findings))
     raise typer.Exit(2 if any(finding.severity == "error" for finding in findings) else 0)
 
 
@@ -333,27 +233,9 @@ _add_stage(Stage.report, "Write the report")
 def _execute(recipe: Recipe, data: Path, out: Path, **options: Any) -> None:
     from braindecode_pipe import pipeline
 
-    with _crash_log(out):
+    with crash_log(out):
         result = pipeline.run(recipe, data, out, **options)
-        _show(result, () if options["dry_run"] else (out / "metrics.json",))
-
-
-def _show(result: RunResult, metrics: Iterable[Path]) -> None:
-    """Print how a run ended, and leave with its exit code."""
-    from braindecode_pipe.inspect import metrics_table
-
-    console = _console()
-    if result.up_to_date:
-        console.print("Everything is up to date:", style="green")
-    console.print(result.table())
-    for path in metrics:
-        if path.is_file():
-            console.print(metrics_table(path))
-    if result.report is not None:
-        console.print(Text(f"Report: {result.report}", style="bold"))
-    if result.failed:
-        _console(stderr=True).print(result.failures())
-    raise typer.Exit(result.exit_code)
+        show(result, () if options["dry_run"] else (out / "metrics.json",))
 
 
 # --- look ----------------------------------------------------------------------------------------
@@ -384,7 +266,7 @@ def inspect(
     """Print what a store holds."""
     from braindecode_pipe.inspect import inspect_store
 
-    _console().print(inspect_store(store))
+    console().print(inspect_store(store))
 
 
 @app.command(rich_help_panel=_LOOK)
@@ -396,16 +278,16 @@ def verify(
     from braindecode_pipe.inspect import find_stores
     from braindecode_pipe.store import verify_store
 
-    console, damaged = _console(), 0
+    damaged = 0
     for path in find_stores(store):
         try:
             problems = [str(problem) for problem in verify_store(path)]
         except StoreError as error:
             problems = [str(error)]
         damaged += bool(problems)
-        console.print(Text(f"{'damaged' if problems else 'intact'}  {path}"))
+        console().print(Text(f"{'damaged' if problems else 'intact'}  {path}"))
         for problem in problems:
-            console.print(Text(f"  {problem}"))
+            console().print(Text(f"  {problem}"))
     raise typer.Exit(1 if damaged else 0)
 
 
@@ -419,9 +301,9 @@ def audit(
 
     findings = find_leaks(run_folder)
     if findings:
-        _console().print(findings_table(findings))
+        console().print(findings_table(findings))
     else:
-        _console().print("No leak found.", style="green")
+        console().print("No leak found.", style="green")
     raise typer.Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
 
 
@@ -430,7 +312,7 @@ def doctor() -> None:
     """Print versions, optional parts and what this machine offers."""
     from braindecode_pipe.inspect import environment
 
-    _console().print(environment())
+    console().print(environment())
 
 
 # --- more ----------------------------------------------------------------------------------------
@@ -444,9 +326,8 @@ def fetch(
     """Download a public data set: the only command that uses the network."""
     from braindecode_pipe.fetch import fetch as download
 
-    with _crash_log(Path(tempfile.gettempdir())):
-        found = download(name, out or Path("data") / name)
-    _console().print(Text(f"Data: {found}"))
+    found = download(name, out or Path("data") / name)
+    console().print(Text(f"Data: {found}"))
 
 
 @app.command(rich_help_panel=_MORE)
@@ -460,9 +341,8 @@ def simulate(
     from braindecode_pipe.simulate import simulate as write
 
     settings = {"n_subjects": subjects, "snr": snr, "seed": seed}
-    with _crash_log(Path(tempfile.gettempdir())):
-        write(out, **{name: value for name, value in settings.items() if value is not None})
-    _console().print(Text(f"Simulated data: {out}"))
+    write(out, **{name: value for name, value in settings.items() if value is not None})
+    console().print(Text(f"Simulated data: {out}"))
 
 
 @app.command(rich_help_panel=_MORE)
@@ -471,4 +351,4 @@ def clean(out: Annotated[Path, typer.Argument(help="Folder of a run")]) -> None:
     from braindecode_pipe import pipeline
 
     removed = pipeline.clean(out)
-    _console().print(f"{len(removed)} unused results deleted")
+    console().print(f"{len(removed)} unused results deleted")
