@@ -66,7 +66,7 @@ def read_image(item: Item) -> Image.Image:
                 frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
                 if frames > 1:
                     raise StimulusError(
-                        f"{item.name}: the picture is animated",
+                        f"{item.name}: the picture has several frames",
                         file=path,
                         expected="one frame",
                         found=f"{frames} frames",

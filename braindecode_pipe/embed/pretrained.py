@@ -40,7 +40,8 @@ class PretrainedModel(EmbeddingModel):
     name : str
         Folder written by ``save_pretrained``, or a hub id that is in the local cache.
     kind : "concept" | "image" | "speech" | None
-        Chooses the branch of models that read both pictures and texts (CLIP).
+        Chooses the branch of models that read both pictures and texts (CLIP): "image" reads
+        pictures, all else, None too, reads texts.
     layer : int, float, list of int or None
         Index into the model's hidden states (0 is the input embedding). None is the last hidden
         state after the final norm, or, for models with a joint space such as CLIP, the joint
@@ -91,20 +92,25 @@ class PretrainedModel(EmbeddingModel):
         return self._load(AutoConfig)
 
     @cached_property
+    def network_class(self) -> Any:
+        """Class of the network, or None where AutoModel knows none for this configuration."""
+        from transformers import MODEL_MAPPING
+
+        known = MODEL_MAPPING.get(type(self.config), None)
+        return known[0] if isinstance(known, tuple) else known
+
+    @cached_property
     def is_joint(self) -> bool:
         """Whether the model embeds pictures and texts into one space."""
-        return hasattr(self.config, "vision_config") and hasattr(self.config, "text_config")
+        methods = ("get_image_features", "get_text_features")
+        return all(hasattr(self.network_class, method) for method in methods)
 
     @cached_property
     def reads(self) -> str:
         """What the model is given: "text", "image" or "audio"."""
         if self.is_joint:
             return "image" if self.kind == "image" else "text"
-        from transformers import MODEL_MAPPING
-
-        known = MODEL_MAPPING.get(type(self.config), None)
-        known = known[0] if isinstance(known, tuple) else known
-        modality = _MODALITY.get(getattr(known, "main_input_name", ""))
+        modality = _MODALITY.get(getattr(self.network_class, "main_input_name", ""))
         if modality is None:
             raise ModelError(
                 f"{self.name} is no model of pictures, texts or raw sound",
@@ -143,7 +149,8 @@ class PretrainedModel(EmbeddingModel):
         longest = min(processor.model_max_length, getattr(config, "max_position_embeddings", 10**9))
         encoded = processor(
             [text_of(item) for item in batch],
-            padding=True,
+            # SigLIP was trained on texts padded to full length, and reads the padding.
+            padding="max_length" if self.config.model_type.startswith("siglip") else True,
             truncation=longest < 10**6,
             max_length=longest if longest < 10**6 else None,
             return_tensors="pt",

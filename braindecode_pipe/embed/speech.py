@@ -163,7 +163,7 @@ def _piece(samples: np.ndarray, sfreq: float, clip: Clip, name: str) -> np.ndarr
     if n < stop <= n + _HOP_S / 2 * sfreq:
         stop = n
     if not 0 <= start < stop <= n:
-        whole = clip.onset is None and clip.offset is None
+        whole = not clip.onset and clip.offset is None
         raise StimulusError(
             f"{name}: " + ("the sound is empty" if whole else "no such piece of the sound"),
             file=clip.path,

@@ -64,6 +64,8 @@ def tiny(transformers, tmp_path_factory):
             size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
         ),
     )
+    siglip = transformers.SiglipConfig(text_config=text, vision_config=vision)
+    save("siglip", transformers.SiglipModel(siglip), bert_tokenizer())
     sound = transformers.Wav2Vec2Config(
         **layers,
         conv_dim=(8, 8),

@@ -100,7 +100,7 @@ def test_truncated_and_foreign_files_are_errors_that_name_item_and_file(tmp_path
 def test_animations_are_errors(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(StimulusError, match=r"animated(.|\n)*found: 3 frames"):
+    with pytest.raises(StimulusError, match=r"several frames(.|\n)*found: 3 frames"):
         _read(tmp_path / "a.gif")
 
 
@@ -174,19 +174,21 @@ def test_animals_are_recognised(shared_data, lite0):
 
 
 @pytest.mark.data
-def test_nearest_pictures_are_of_the_same_category(shared_data, lite0):
-    paths = sorted((shared_data / "face-house-pictures").glob("*.jpg"))[::2]
+def test_nearest_pictures_of_others_are_of_the_same_category(shared_data, lite0):
+    """Pictures of the same person or house do not count as neighbours."""
+    paths = sorted((shared_data / "face-house-pictures").glob("*.jpg"))
     category = np.array([path.name.split("-")[0] for path in paths])
+    identity = np.array([path.stem[:-2] for path in paths])
     scores = {}
     for model in ("pixels", "efficientnet-lite0"):
         vectors = embed(paths, model)
         vectors = vectors - vectors.mean(0)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         similarity = vectors @ vectors.T
-        np.fill_diagonal(similarity, -np.inf)
+        similarity[identity[:, None] == identity] = -np.inf
         scores[model] = (category[similarity.argmax(1)] == category).mean()
     assert scores["efficientnet-lite0"] == 1.0
-    assert scores["efficientnet-lite0"] >= scores["pixels"]
+    assert scores["efficientnet-lite0"] > scores["pixels"] > 0.8
 
 
 def test_batch_size_and_repeats_change_nothing(lite0):

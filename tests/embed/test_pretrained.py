@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -105,6 +106,17 @@ def test_clip_reads_pictures_and_texts_into_one_space(tiny, transformers):
     tokens = embed(_pictures(), folder, kind="image", layer=1, pooling="mean")
     np.testing.assert_allclose(tokens, state.mean(1), rtol=1e-5, atol=1e-5)
     assert embed(TEXTS, folder, kind="concept", pooling="mean").shape == (4, 16)
+
+
+def test_siglip_reads_texts_padded_to_full_length(tiny, transformers):
+    model = transformers.SiglipModel.from_pretrained(tiny / "siglip").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny / "siglip")
+    inputs = tokenizer(TEXTS, padding="max_length", max_length=16, return_tensors="pt")
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.inference_mode():
+        expected = model.text_model(**inputs).pooler_output
+    own = embed(TEXTS[:2], str(tiny / "siglip"), kind="concept")
+    np.testing.assert_allclose(own, expected[:2], rtol=1e-5, atol=1e-5)
 
 
 def test_wav2vec2_normalises_each_sound(tiny, transformers):
@@ -217,3 +229,46 @@ def test_fingerprint_follows_content_and_not_the_place(tiny, copy_of):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
     assert model_fingerprint(EmbedSpec(model=str(folder))) != here
+
+
+def test_models_in_the_cache_are_found_with_their_revision(tiny, tmp_path, monkeypatch):
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    root = tmp_path / "models--lab--tiny-bert"
+    shutil.copytree(tiny / "bert", root / "snapshots" / revision)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    fingerprint = model_fingerprint(EmbedSpec(model="lab/tiny-bert"))
+    assert (fingerprint["model"], fingerprint["revision"]) == ("lab/tiny-bert", revision)
+    np.testing.assert_array_equal(embed(TEXTS, "lab/tiny-bert"), embed(TEXTS, str(tiny / "bert")))
+
+
+def test_without_transformers_the_error_says_what_to_install(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelError, match=r'pip install "braindecode-pipe\[transformers\]"'):
+        embed(TEXTS, str(tiny / "bert"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModelError, match=r"huggingface_hub is not installed"):
+        embed(TEXTS, "lab/tiny-bert")
+
+
+def test_features_that_are_not_finite_are_errors(copy_of):
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_of("bert")
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][6] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"NaN or infinity(.|\n)*1 of 2 stimuli, .* item 1"):
+        embed(["cat", "dog"], str(folder))
+
+
+def test_models_of_other_inputs_are_refused(transformers, tmp_path):
+    config = transformers.WhisperConfig(
+        vocab_size=60, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=8, decoder_ffn_dim=8, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    transformers.WhisperModel(config).save_pretrained(tmp_path / "whisper")
+    with pytest.raises(ModelError, match=r"no model of pictures, texts or raw sound(.|\n)*whisper"):
+        embed(_waves(), str(tmp_path / "whisper"), sfreq=16000)
