@@ -1,0 +1,197 @@
+"""A page as data: sections that hold blocks. ``html`` and ``markdown`` write the same document.
+
+Blocks hold plain text only, so that escaping happens in one place: the writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from braindecode_pipe.errors import BraindecodePipeError
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph. ``style``: "", "note", "warning" or "lead"."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    kind: ClassVar[str] = "heading"
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of sentences."""
+
+    kind: ClassVar[str] = "items"
+    items: tuple[str, ...]
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class Link:
+    """A table cell that links to another page of the same report."""
+
+    text: str
+    href: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Column:
+    """Head of a table column; numbers are set to the right."""
+
+    name: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: ``rows`` of text, numbers as text, or :class:`Link`."""
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str | Link, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its alternative text; ``width`` and ``height`` in CSS pixels."""
+
+    kind: ClassVar[str] = "figure"
+    png: bytes
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A score between its chance level and its interval, all as shares of the scale (0 to 1)."""
+
+    value: float
+    chance: float | None
+    ci_low: float | None
+    ci_high: float | None
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a reader takes home. ``evidence`` None: nothing could be said."""
+
+    kind: ClassVar[str] = "verdict"
+    heading: str
+    text: str
+    evidence: bool | None
+    scale: Scale | None = None
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A stimulus as the reader sees it: a small JPEG or its label."""
+
+    label: str
+    jpeg: bytes | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One row of the gallery: the true stimulus and what the decoder put first."""
+
+    title: str
+    detail: str
+    truth: Item
+    truth_score: str
+    top: tuple[tuple[Item, str, bool], ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Queries from the best to the worst rank."""
+
+    kind: ClassVar[str] = "gallery"
+    caption: str
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Preformatted text."""
+
+    kind: ClassVar[str] = "code"
+    caption: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A panel that should be here and is not, and why."""
+
+    kind: ClassVar[str] = "failed"
+    title: str
+    cause: str
+
+
+Block = Text | Heading | Items | Table | Figure | Verdict | Gallery | Code | Failed
+
+
+@dataclass(frozen=True)
+class Section:
+    """A numbered part of a page. ``slug`` is fixed by us and never made of data."""
+
+    slug: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    ``data_origin`` other than ``recorded`` puts a banner on top and a mark on every number.
+    """
+
+    title: str
+    subtitle: str
+    data_origin: str
+    sections: tuple[Section, ...]
+    alerts: tuple[Failed, ...] = ()
+    back: Link | None = None
+
+
+def cause_of(error: BaseException) -> str:
+    """One error as text for a reader: our own messages as they are, others with their type."""
+    if isinstance(error, BraindecodePipeError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def attempt(title: str, make: Callable[..., Block | Iterable[Block]], *args: object) -> list[Block]:
+    """Blocks made by ``make(*args)``, or the FAILED box ``title`` with the cause.
+
+    One broken panel must not take the page with it, and must not vanish either.
+    """
+    try:
+        made = make(*args)
+        return list(made) if isinstance(made, Iterable) else [made]
+    except Exception as error:  # noqa: BLE001 - whatever broke, the reader must see it
+        return [Failed(title, cause_of(error))]

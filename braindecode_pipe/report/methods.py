@@ -1,0 +1,276 @@
+"""Sections 10 and 11: the methods paragraph with its references, and where everything is from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from braindecode_pipe.recipe import Recipe
+from braindecode_pipe.recipe.text import toml_key, toml_value
+from braindecode_pipe.report import wording
+from braindecode_pipe.report.data import licence_texts
+from braindecode_pipe.report.document import (
+    Block,
+    Code,
+    Column,
+    Heading,
+    Items,
+    Section,
+    Table,
+    Text,
+    attempt,
+)
+from braindecode_pipe.report.gallery import Shelf
+from braindecode_pipe.report.study import Study
+from braindecode_pipe.store import store_attrs, store_hash
+
+REFERENCES = {
+    "Gramfort 2013": "Gramfort A, et al. (2013). MEG and EEG data analysis with MNE-Python. "
+    "Frontiers in Neuroscience 7:267. doi:10.3389/fnins.2013.00267",
+    "Appelhoff 2019": "Appelhoff S, et al. (2019). MNE-BIDS: organizing electrophysiological data "
+    "into the BIDS format and facilitating their analysis. Journal of Open Source Software "
+    "4(44):1896. doi:10.21105/joss.01896",
+    "Abraham 2014": "Abraham A, et al. (2014). Machine learning for neuroimaging with "
+    "scikit-learn. Frontiers in Neuroinformatics 8:14. doi:10.3389/fninf.2014.00014",
+    "Gorgolewski 2016": "Gorgolewski KJ, et al. (2016). The brain imaging data structure, a format "
+    "for organizing and describing outputs of neuroimaging experiments. Scientific Data 3:160044. "
+    "doi:10.1038/sdata.2016.44",
+    "Esteban 2019": "Esteban O, et al. (2019). fMRIPrep: a robust preprocessing pipeline for "
+    "functional MRI. Nature Methods 16:111-116. doi:10.1038/s41592-018-0235-4",
+    "Dupré la Tour 2022": "Dupré la Tour T, et al. (2022). Feature-space selection with banded "
+    "ridge regression. NeuroImage 264:119728. doi:10.1016/j.neuroimage.2022.119728",
+    "Défossez 2023": "Défossez A, et al. (2023). Decoding speech perception from non-invasive "
+    "brain recordings. Nature Machine Intelligence 5:1097-1107. doi:10.1038/s42256-023-00714-5",
+    "Radford 2021": "Radford A, et al. (2021). Learning transferable visual models from natural "
+    "language supervision. ICML, PMLR 139:8748-8763.",
+    "Haufe 2014": "Haufe S, et al. (2014). On the interpretation of weight vectors of linear "
+    "models in multivariate neuroimaging. NeuroImage 87:96-110. "
+    "doi:10.1016/j.neuroimage.2013.10.067",
+    "Reimers 2019": "Reimers N, Gurevych I (2019). Sentence-BERT: sentence embeddings using "
+    "Siamese BERT-networks. EMNLP-IJCNLP, 3982-3992. doi:10.18653/v1/D19-1410",
+    "Wang 2020": "Wang W, et al. (2020). MiniLM: deep self-attention distillation for "
+    "task-agnostic compression of pre-trained transformers. NeurIPS 33:5776-5788.",
+    "Tan 2019": "Tan M, Le QV (2019). EfficientNet: rethinking model scaling for convolutional "
+    "neural networks. ICML, PMLR 97:6105-6114.",
+    "Ojala 2010": "Ojala M, Garriga GC (2010). Permutation tests for studying classifier "
+    "performance. Journal of Machine Learning Research 11:1833-1863.",
+}
+
+
+class Cited:
+    """Sentences, and the references that they cite in order of first use."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self.keys: list[str] = []
+
+    def say(self, text: str, *keys: str) -> None:
+        self.keys += [key for key in keys if key not in self.keys]
+        if keys:
+            text = f"{text.removesuffix('.')} ({'; '.join(keys)})."
+        self.sentences.append(text)
+
+
+def methods_section(study: Study) -> Section:
+    """A paragraph that can go into a paper, from the resolved recipe."""
+    return Section("methods", "Methods", tuple(attempt("methods", _methods, study)))
+
+
+def _methods(study: Study) -> Iterator[Block]:
+    cited = Cited()
+    recipe = Recipe.model_validate(study.recipe)
+    types = {str(v) for v in study.recordings["datatype"]}
+    _say_preprocess(cited, recipe, types, study)
+    _say_embed(cited, recipe, study)
+    _say_train(cited, recipe)
+    _say_evaluate(cited, recipe)
+    yield Text(" ".join(cited.sentences))
+    citation = recipe.study.citation
+    references = ([citation] if citation else []) + [REFERENCES[key] for key in sorted(cited.keys)]
+    references += [str(r) for r in store_attrs(study.inputs.plan).get("dataset_references") or []]
+    yield Heading("References")
+    yield Items(tuple(references))
+
+
+def _say_preprocess(cited: Cited, recipe: Recipe, types: set[str], study: Study) -> None:
+    if types & {"eeg", "meg", "ieeg"}:
+        part, steps = recipe.preprocess.emeg, []
+        if part.reference:
+            steps.append(f"referenced to the {part.reference}")
+        if part.notch:
+            steps.append("notch-filtered at " + ", ".join(f"{f:g}" for f in part.notch) + " Hz")
+        if part.l_freq or part.h_freq:
+            low, high = part.l_freq or 0, f"{part.h_freq:g} Hz" if part.h_freq else "Nyquist"
+            steps.append(f"band-pass filtered from {low:g} Hz to {high}")
+        if part.reject_amplitude:
+            limits = ", ".join(f"{k} {v:g}" for k, v in part.reject_amplitude.items())
+            steps.append(f"freed of spans above an amplitude limit [SI units] ({limits})")
+        if part.sfreq:
+            steps.append(f"resampled to {part.sfreq:g} Hz")
+        if part.scaler == "robust":
+            steps.append("scaled per channel by median and interquartile range")
+        if part.clamp:
+            steps.append(f"clamped at ±{part.clamp:g}")
+        bads = {"interpolate": "interpolated", "drop": "dropped", "keep": "kept and marked"}
+        cited.say(
+            "EEG, MEG and intracranial recordings were read from BIDS and processed with "
+            f"MNE-Python: {', '.join(steps) or 'no step'}; bad channels were {bads[part.bads]}.",
+            "Gramfort 2013", "Appelhoff 2019", "Gorgolewski 2016",
+        )  # fmt: skip
+    if "epochs" in types:
+        cited.say("Recordings that came already epoched were read with MNE-Python.",
+                  "Gramfort 2013")  # fmt: skip
+    if types & {"bold", "parcels"}:
+        part, steps = recipe.preprocess.bold, []
+        if recipe.plan.derivatives == "fmriprep":
+            origin = "preprocessed by fMRIPrep"
+            if study.data_origin == "simulated":
+                origin = "simulated in the form of fMRIPrep's output"
+            cited.say(f"The images had been {origin}.", "Esteban 2019")
+        if part.dummy_scans:
+            steps.append(f"without the first {part.dummy_scans} volumes")
+        if part.smoothing_fwhm:
+            steps.append(f"smoothed with {part.smoothing_fwhm:g} mm FWHM")
+        if part.detrend:
+            steps.append("linearly detrended")
+        if part.high_pass:
+            steps.append(f"high-pass filtered at {part.high_pass:g} Hz")
+        if part.confounds:
+            steps.append(f"freed of {wording.count(len(part.confounds), 'confound')}")
+        if part.standardize:
+            steps.append("z-scored per voxel or parcel and recording")
+        cited.say(f"fMRI series were cleaned with Nilearn: {', '.join(steps) or 'no step'}.",
+                  "Abraham 2014", "Gorgolewski 2016")  # fmt: skip
+
+
+def _say_embed(cited: Cited, recipe: Recipe, study: Study) -> None:
+    known = {
+        "one-hot": ("indicator vectors of their labels", ()),
+        "minilm": ("all-MiniLM-L6-v2 embeddings of their names", ("Reimers 2019", "Wang 2020")),
+        "efficientnet-lite0": ("EfficientNet-Lite0 features", ("Tan 2019",)),
+        "log-mel": ("log-mel spectrogram summaries", ()),
+        "pixels": ("grey pixel values", ()),
+    }
+    for name in study.inputs.embeddings:
+        spec = recipe.embed.get(name)
+        if spec is None:
+            continue
+        what, keys = known.get(spec.model, (f"embeddings of the model {spec.model}", ()))
+        target = spec.target or name
+        cited.say(f"Stimuli of “{target}” were represented by {what} (“{name}”).", *keys)
+
+
+def _say_train(cited: Cited, recipe: Recipe) -> None:
+    train, split, window = recipe.train, recipe.split, recipe.train.windows
+    if not train.decoders:
+        return
+    stop = "the end of the event" if window.tmax is None else f"{window.tmax:g} s"
+    lag = ", after a response delay estimated on training runs from stimulus versus rest"
+    if window.delay != "estimate":
+        lag = f", after a response delay of {window.delay:g} s" if window.delay else ""
+    mean = ", averaged over time" if window.reduce == "mean" else ""
+    cited.say(f"Windows ran from {window.tmin:g} s to {stop} relative to event onset{lag}{mean}.")
+    how = {
+        "ridge": ("ridge regression", ("Dupré la Tour 2022",)),
+        "logistic": ("multinomial logistic regression", ()),
+        "mlp": ("a multilayer perceptron", ()),
+        "conv": ("a convolutional network with spatial attention over sensor positions",
+                 ("Défossez 2023",)),
+    }  # fmt: skip
+    for decoder in train.decoders:
+        what, keys = how[decoder]
+        if decoder in ("mlp", "conv"):
+            loss = {"clip": "a contrastive loss", "mse": "squared error"}[train.loss]
+            what += f", trained with {loss}"
+            keys += ("Radford 2021",) if train.loss == "clip" else ()
+        cited.say(f"Embeddings were predicted from the windows by {what}.", *keys)
+    if {"ridge", "logistic"} & set(train.decoders):
+        cited.say("Weights of linear decoders are shown as the patterns they imply.", "Haufe 2014")
+    folds = f"{split.n_folds}-fold" if split.n_folds else f"leave-one-{split.by}-out"
+    within = "within each person" if split.within_subject else "over all people"
+    cited.say(
+        f"Test data were held out by {split.by} ({folds}, {within}), fixed before anything was "
+        "fitted; every fit saw training data only."
+    )
+    if train.select:
+        cited.say("The decoder was chosen in every fold by cross-validation inside its training "
+                  "data.")  # fmt: skip
+
+
+def _say_evaluate(cited: Cited, recipe: Recipe) -> None:
+    part = recipe.evaluate
+    pool = {"test": "the stimuli of the test fold", "all": "all stimuli of the study"}
+    cited.say(
+        f"Predicted embeddings were compared with those of {pool[part.candidates]} by cosine "
+        "similarity; candidates were free of duplicates and ties counted half."
+    )
+    if part.bootstrap:
+        cited.say(
+            f"Intervals of {100 * part.ci:g} % are percentiles of {part.bootstrap} bootstrap "
+            f"samples over {part.bootstrap_unit}s."
+        )
+    if part.permutations:
+        cited.say(
+            f"p-values come from {part.permutations} permutations of the true stimuli of the test "
+            "items with predictions held fixed.",
+            "Ojala 2010",
+        )
+
+
+def provenance_section(study: Study, shelf: Shelf) -> Section:
+    """Recipe, versions, hashes of all stores used, licences."""
+    blocks: list[Block] = []
+    blocks += attempt("licences", _licences, study, shelf)
+    blocks += attempt("hashes", _hashes, study)
+    versions = tuple((str(k), str(v)) for k, v in sorted(study.inputs.versions.items()))
+    blocks.append(Table("Versions", (Column("Package"), Column("Version")), versions))
+    blocks += attempt("recipe", lambda: Code("Resolved recipe", toml(study.recipe)))
+    return Section("provenance", "Provenance", tuple(blocks))
+
+
+def _licences(study: Study, shelf: Shelf) -> Iterator[Block]:
+    yield Heading("Licences")
+    recipe, attrs = study.section("study"), {}
+    if study.inputs.plan.exists():
+        attrs = store_attrs(study.inputs.plan)
+    found = []
+    if attrs.get("dataset_license"):
+        found.append(f"Data set {attrs.get('dataset_name', '')}: {attrs['dataset_license']}")
+    if recipe.get("license"):
+        found.append(f"Study: {recipe['license']}")
+    found += [f"{file}: {text}" for file, text in licence_texts(study.inputs.data)]
+    yield Items(tuple(found)) if found else Text("The data state no licence.", "warning")
+    if shelf.pictures:
+        n = wording.count(len(shelf.pictures), "picture")
+        yield Text(f"{n} of the data set are shown above, reduced in size.", "note")
+
+
+def _hashes(study: Study) -> Table:
+    inputs = study.inputs
+    stores = [("plan", inputs.plan)]
+    stores += [(f"preprocess: {n}", p) for n, p in inputs.signals.items()]
+    stores += [(f"embed: {n}", p) for n, p in inputs.embeddings.items()]
+    stores += [(f"evaluate: {n}", p) for n, p in inputs.evaluations.items()]
+    for name, paths in inputs.predictions.items():
+        stores += [(f"train: {name} ({i + 1})", p) for i, p in enumerate(paths)]
+    rows = tuple((name, Path(p).stem, store_hash(p)[:16]) for name, p in stores)
+    columns = (Column("Store"), Column("Key"), Column("Content (SHA-256)"))
+    return Table("Stores that this report was made from", columns, rows)
+
+
+def toml(recipe: dict[str, Any]) -> str:
+    """A resolved recipe as TOML without comments."""
+    lines: list[str] = []
+
+    def walk(part: dict[str, Any], path: tuple[str, ...]) -> None:
+        plain = {k: v for k, v in part.items() if not isinstance(v, dict) and v is not None}
+        if path and plain:
+            lines.append(f"\n[{'.'.join(map(toml_key, path))}]")
+        lines.extend(f"{toml_key(k)} = {toml_value(v)}" for k, v in plain.items())
+        for name, value in part.items():
+            if isinstance(value, dict):
+                walk(value, (*path, name))
+
+    walk(recipe, ())
+    return "\n".join(lines).strip() + "\n"

@@ -1,0 +1,337 @@
+"""Sections 1 to 3: the verdict, all results, and results per person and fold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from braindecode_pipe.report import figures, wording
+from braindecode_pipe.report.document import (
+    Block,
+    Column,
+    Heading,
+    Scale,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    attempt,
+)
+from braindecode_pipe.report.study import Evaluation, Study, require
+
+MAX_CONFUSION = 50
+
+
+def verdict_section(study: Study) -> Section:
+    """What is decoded, how well, against what chance, from how much data."""
+    blocks: list[Block] = []
+    for evaluation in study.evaluations:
+        blocks += attempt(f"verdict for {evaluation.name}", verdict, study, evaluation)
+    if not study.evaluations and study.zero_shot is None:
+        blocks.append(Text("Nothing was evaluated, so there is no result to judge.", "warning"))
+    if study.zero_shot is not None and not study.evaluations:
+        blocks += attempt("zero-shot verdict", verdict, study, study.zero_shot)
+    blocks += attempt("extent of the data", extent, study)
+    return Section("verdict", "Verdict", tuple(blocks))
+
+
+def verdict(study: Study, evaluation: Evaluation) -> Verdict:
+    """The verdict of one evaluation with its numbers on a scale."""
+    says = evaluation.verdict
+    metric, decoder = str(says.get("metric", "")), str(says.get("decoder", ""))
+    record = next(
+        (r for r in pooled(evaluation) if (r.get("decoder"), r["metric"]) == (decoder, metric)),
+        {},
+    )
+    stated = says.get("evidence")
+    facts = [(wording.metric_name(metric), wording.score(metric, record.get("value")))]
+    facts += [
+        ("Chance", wording.score(metric, record.get("chance"))),
+        (level_of(record), wording.interval(metric, record.get("ci_low"), record.get("ci_high"))),
+        ("p", wording.p_value(record.get("p_value"))),
+        ("Queries", wording.plain(record.get("n_queries"))),
+        ("Candidates", wording.plain(record.get("n_candidates"))),
+        ("Decoder", wording.decoder_name(decoder)),
+    ]
+    target = record.get("target") or study.section("embed", evaluation.name).get("target")
+    heading = f"Decoding into the embedding “{evaluation.name}”"
+    if target and target != evaluation.name:
+        heading += f" of “{target}”"
+    return Verdict(
+        heading=heading,
+        text=strip_evidence(str(says["text"])),
+        evidence=None if stated is None else stated is True or stated == "evidence",
+        scale=scale(metric, record),
+        facts=tuple(facts) if record else (),
+    )
+
+
+def strip_evidence(text: str) -> str:
+    """The sentence without the words that the page itself puts before it."""
+    for lead in ("Evidence. ", "No evidence. "):
+        text = text.removeprefix(lead)
+    return text
+
+
+def level_of(record: dict) -> str:
+    """Name of the interval column."""
+    level = wording.number(record.get("ci_level"))
+    return f"{100 * level:.0f} % interval" if math.isfinite(level) else "Interval"
+
+
+def scale(metric: str, record: dict) -> Scale | None:
+    """Position of a score between 0 and 1; None for scores without such a scale."""
+    value = wording.number(record.get("value"))
+    if not (math.isfinite(value) and 0 <= value <= 1) or metric == "normalized_rank":
+        return None
+    low, high, chance = (wording.number(record.get(k)) for k in ("ci_low", "ci_high", "chance"))
+    known = math.isfinite(low) and math.isfinite(high)
+    label = f"{wording.metric_name(metric)} {wording.score(metric, value)}"
+    if known:
+        label += f", interval {wording.interval(metric, low, high)}"
+    if math.isfinite(chance):
+        label += f", chance {wording.score(metric, chance)}"
+    return Scale(
+        value=value,
+        chance=chance if math.isfinite(chance) else None,
+        ci_low=low if known else None,
+        ci_high=high if known else None,
+        text=wording.score(metric, value),
+        label=label,
+    )
+
+
+def extent(study: Study) -> Text:
+    """How much data of how many people the numbers come from."""
+    recordings, plan = study.recordings, study.plan
+    subjects = recordings["subject"].nunique()
+    seconds = float(np.nansum(recordings["duration"].to_numpy(float)))
+    by = study.section("split").get("by", "")
+    kinds = wording.joined(sorted({str(v) for v in recordings["datatype"]}))
+    tested = int((plan.role == 3).any(axis=0).sum())
+    text = (
+        f"From {wording.count(len(recordings), 'recording')} ({kinds}; "
+        f"{wording.duration(seconds)}) of {wording.count(subjects, 'person', 'people')}: "
+        f"{wording.count(len(plan.events), 'event')}, of which {tested} are tested in "
+        f"{wording.count(len(plan.folds), 'fold')}"
+    )
+    return Text(text + (f", split by {by}." if by else "."), "note")
+
+
+def pooled(evaluation: Evaluation) -> list[dict]:
+    """Records over everybody, in the order of the file."""
+    return [r for r in evaluation.records if str(r.get("subject", "all")) == "all"]
+
+
+def results_section(study: Study) -> Section:
+    """Every number with its chance, interval and p-value, then the figures."""
+    blocks: list[Block] = []
+    for evaluation in study.evaluations:
+        blocks.append(Heading(f"Embedding “{evaluation.name}”"))
+        blocks += attempt(f"figure of scores, {evaluation.name}", score_figure, study, evaluation)
+        blocks += attempt(f"results, {evaluation.name}", results_table, evaluation)
+        blocks += attempt(f"ranks, {evaluation.name}", rank_figure, evaluation)
+        blocks += attempt(f"confusion, {evaluation.name}", confusion_figure, study, evaluation)
+    if not blocks:
+        blocks.append(Text("No embedding was evaluated."))
+    return Section("results", "Results", tuple(blocks))
+
+
+def results_table(evaluation: Evaluation) -> Table:
+    """All records over everybody, grouped by decoder; footnotes say which null and bootstrap."""
+    return record_table(
+        pooled(evaluation), f"All scores of the embedding “{evaluation.name}”", by_person=False
+    )
+
+
+def record_table(records: list[dict], caption: str, by_person: bool) -> Table:
+    """Records as a table; equal descriptions of null and bootstrap share one footnote."""
+    require(records or None, "any record in metrics.json")
+    ways: dict[str, str] = {}
+    rows = []
+    before = None
+    for record in records:
+        metric, decoder = str(record["metric"]), str(record.get("decoder", ""))
+        way = (
+            f"p-value: {record.get('null') or 'none'}; interval: bootstrap over "
+            f"{record.get('bootstrap_unit') or 'nothing'}s."
+        )
+        mark = ways.setdefault(way, f"[{len(ways) + 1}]")
+        few, many = record.get("n_candidates_min"), record.get("n_candidates")
+        candidates = wording.plain(many)
+        if few is not None and few != many:
+            candidates = f"{wording.plain(few)} – {candidates}"
+        who = (str(record.get("subject", "")),) if by_person else ()
+        group = (*who, decoder)
+        shown = who + (wording.decoder_name(decoder),) if group != before else ("",) * len(group)
+        rows.append(
+            (
+                *shown,
+                wording.metric_name(metric),
+                wording.score(metric, record.get("value")),
+                wording.interval(metric, record.get("ci_low"), record.get("ci_high")),
+                wording.score(metric, record.get("chance")),
+                wording.p_value(record.get("p_value")),
+                wording.plain(record.get("n_queries")),
+                candidates,
+                mark,
+            )
+        )
+        before = group
+    names = ("Person",) * by_person + ("Decoder", "Metric")
+    numeric = ("Value", level_of(records[0]), "Chance", "p", "Queries", "Candidates")
+    columns = (*map(Column, names), *(Column(n, True) for n in numeric), Column("How"))
+    return Table(caption, columns, tuple(rows), tuple(f"{m} {way}" for way, m in ways.items()))
+
+
+def score_figure(study: Study, evaluation: Evaluation) -> Block:
+    """The headline score of every decoder beside chance and null."""
+    metric = str(evaluation.verdict.get("metric") or pooled(evaluation)[0]["metric"])
+    rows = []
+    for record in pooled(evaluation):
+        if record["metric"] != metric:
+            continue
+        decoder = str(record.get("decoder", ""))
+        people = [
+            wording.number(r.get("value"))
+            for r in evaluation.records
+            if r["metric"] == metric
+            and r.get("decoder") == decoder
+            and str(r.get("subject", "all")) != "all"
+        ]
+        rows.append(
+            {
+                "label": wording.decoder_name(decoder),
+                **{k: wording.number(record.get(k)) for k in ("value", "chance")},
+                **{k: wording.number(record.get(k)) for k in ("ci_low", "ci_high")},
+                "null": evaluation.null_values(decoder, metric),
+                "people": np.asarray(people, float),
+                "headline": decoder == evaluation.headline,
+            }
+        )
+    require(rows or None, f"any record of the metric {metric}", evaluation.path)
+    name = wording.metric_name(metric)
+    alt = f"{name} by decoder: " + "; ".join(
+        f"{r['label']} {wording.score(metric, r['value'])}" for r in rows
+    )
+    alt += f"; chance {wording.score(metric, rows[0]['chance'])}"
+    caption = f"{name} of every decoder with its interval, chance, and the permutation null."
+    return figures.scores(rows, wording.is_share(metric), name, alt, caption)
+
+
+def rank_figure(evaluation: Evaluation) -> Block:
+    """Where the true stimulus was ranked, for the decoder of the verdict."""
+    items = evaluation.items
+    items = items[items["decoder"] == evaluation.headline]
+    require(len(items) or None, f"any query of decoder {evaluation.headline}", evaluation.path)
+    rank = items["rank"].to_numpy(float)
+    first = float(np.mean(rank < 1.5))
+    alt = (
+        f"Histogram of the rank of the true stimulus over {len(items)} queries; median "
+        f"{wording.plain(np.median(rank))}, first in {wording.share(first, 0)}"
+    )
+    name = wording.decoder_name(evaluation.headline)
+    caption = f"Rank of the true stimulus ({name}, {len(items)} queries)."
+    return figures.ranks(rank, items["n_candidates"].to_numpy(float), alt, caption)
+
+
+def confusion_figure(study: Study, evaluation: Evaluation) -> Iterator[Block]:
+    """Confusions between stimuli, or between their categories where the stimuli are many."""
+    decoder = evaluation.headline
+    stored = evaluation.confusion
+    if stored is not None and decoder in (found := _names(stored["confusion"], "decoder")):
+        array = stored["confusion"].isel(decoder=found.index(decoder))
+        ids = _names(array, "true")
+        order = np.argsort([study.category(i) for i in ids], kind="stable")
+        counts = np.asarray(array.values)[np.ix_(order, order)]
+        labels, what = [study.label(ids[i]) for i in order], "stimuli"
+    else:
+        counts, labels = _category_confusion(study, evaluation, decoder)
+        what = "categories"
+    if len(labels) < 2:
+        yield Text(
+            "The stimuli are too many for a confusion matrix and have no categories to group by.",
+            "note",
+        )
+        return
+    right = float(np.trace(counts) / max(counts.sum(), 1))
+    alt = (
+        f"Confusion matrix of {len(labels)} {what}; {wording.share(right, 0)} of "
+        f"{int(counts.sum())} queries on the diagonal"
+    )
+    name = wording.decoder_name(decoder)
+    caption = f"Which of {len(labels)} {what} came first for which was shown ({name}; % of rows)."
+    yield figures.confusion(counts, labels, alt, caption)
+
+
+def _names(array, dim: str) -> list[str]:
+    return [str(v) for v in np.asarray(array[dim].values)]
+
+
+def _category_confusion(
+    study: Study, evaluation: Evaluation, decoder: str
+) -> tuple[np.ndarray, list[str]]:
+    items = evaluation.items
+    items = items[items["decoder"] == decoder]
+    true = [study.category(s) for s in items["stimulus"]]
+    first = [study.category(s) for s in items["top1"]]
+    labels = sorted({*true, *first} - {""})
+    if len(labels) > MAX_CONFUSION:
+        return np.zeros((0, 0)), []
+    number = {label: i for i, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), int)
+    for a, b in zip(true, first):
+        if a and b:
+            counts[number[a], number[b]] += 1
+    return counts, labels
+
+
+def people_section(study: Study) -> Section:
+    """Scores per person, and per fold."""
+    blocks: list[Block] = []
+    for evaluation in study.evaluations:
+        blocks += attempt(f"people and folds, {evaluation.name}", _people, evaluation)
+    return Section(
+        "people", "People and folds", tuple(blocks) or (Text("No embedding was evaluated."),)
+    )
+
+
+def _people(evaluation: Evaluation) -> Iterator[Block]:
+    yield Heading(f"Embedding “{evaluation.name}”")
+    own = [r for r in evaluation.records if str(r.get("subject", "all")) != "all"]
+    if own:
+        own.sort(key=lambda r: (str(r["subject"]), str(r.get("decoder", ""))))
+        yield record_table(own, "Scores per person", by_person=True)
+    yield fold_table(evaluation)
+
+
+def fold_table(evaluation: Evaluation) -> Table:
+    """Queries, share ranked first and median rank in each fold, for every decoder."""
+    items = evaluation.items.assign(first=evaluation.items["rank"].astype(float) < 1.5)
+    decoders = list(dict.fromkeys(items["decoder"].astype(str)))
+    rows = []
+    for (subject, fold), part in items.groupby(["subject", "fold"], sort=False):
+        row = [str(subject), str(fold), str(part["event"].nunique())]
+        by = dict(iter(part.groupby("decoder")))
+        for decoder in decoders:
+            if decoder not in by:
+                row += [wording.NOTHING, wording.NOTHING]
+                continue
+            row.append(wording.share(float(by[decoder]["first"].mean()), 0))
+            row.append(wording.plain(float(by[decoder]["rank"].median())))
+        rows.append(tuple(row))
+    rows.sort(key=lambda r: (r[0], _natural(r[1])))
+    columns = [Column("Person"), Column("Fold"), Column("Queries", True)]
+    for decoder in decoders:
+        columns += [Column(f"{decoder}: first", True), Column("median rank", True)]
+    note = "“First”: share of queries whose true stimulus was ranked first of all candidates."
+    return Table("Folds", tuple(columns), tuple(rows), (note,))
+
+
+def _natural(text: str) -> tuple:
+    return (
+        (0, float(text), text) if pd.notna(pd.to_numeric(text, errors="coerce")) else (1, 0, text)
+    )

@@ -1,0 +1,121 @@
+"""How numbers and names are written, the same on every page."""
+
+from __future__ import annotations
+
+import math
+import re
+
+NOTHING = "–"
+METRICS = {
+    "identification_accuracy": "Identification accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "category_accuracy": "Category accuracy",
+    "pair_accuracy": "Pair accuracy",
+    "median_rank": "Median rank",
+    "normalized_rank": "Normalized rank",
+    "auc": "AUC",
+}
+DECODERS = {
+    "ridge": "ridge",
+    "logistic": "logistic regression",
+    "mlp": "multilayer perceptron",
+    "conv": "convolutional network",
+    "selected": "selected by nested cross-validation",
+    "prior": "prior only (no brain data)",
+}
+
+
+def metric_name(metric: str) -> str:
+    """``top5`` -> "Top-5 accuracy"; unknown names as they are."""
+    if metric in METRICS:
+        return METRICS[metric]
+    top = re.fullmatch(r"(balanced_)?top(\d+)", metric)
+    if top:
+        name = f"top-{top[2]} accuracy"
+        return f"Balanced {name}" if top[1] else name.capitalize()
+    return metric
+
+
+def decoder_name(decoder: str) -> str:
+    return DECODERS.get(decoder, decoder)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of something, printed in per cent."""
+    return "accuracy" in metric or re.search(r"top\d+$", metric) is not None
+
+
+def number(value: object) -> float:
+    """A number, NaN for None and for what is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def share(value: float, decimals: int = 1) -> str:
+    """0.783 -> "78.3 %"."""
+    value = number(value)
+    return f"{100 * value:.{decimals}f} %" if math.isfinite(value) else NOTHING
+
+
+def plain(value: object, digits: int = 3) -> str:
+    """A number with at most ``digits`` significant digits, integers in full."""
+    value = number(value)
+    if not math.isfinite(value):
+        return NOTHING
+    if value == round(value) and abs(value) < 1e7:
+        return f"{int(value)}"
+    return f"{value:.{digits}g}"
+
+
+def score(metric: str, value: object) -> str:
+    """A value of a metric, in per cent where it is a share."""
+    value = number(value)
+    if not math.isfinite(value):
+        return NOTHING
+    if is_share(metric):
+        return share(value)
+    if metric in ("auc", "normalized_rank"):
+        return f"{value:.3f}"
+    return plain(value)
+
+
+def interval(metric: str, low: object, high: object) -> str:
+    """ "70.1 – 86.0 %", with the unit once."""
+    if not (math.isfinite(number(low)) and math.isfinite(number(high))):
+        return NOTHING
+    low, high = score(metric, low), score(metric, high)
+    return f"{low.removesuffix(' %')} – {high}"
+
+
+def p_value(value: object) -> str:
+    """Two significant digits; very small ones as a bound."""
+    value = number(value)
+    if not math.isfinite(value):
+        return NOTHING
+    if value < 1e-4:
+        return "< 0.0001"
+    return f"{value:.2g}"
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    """ "1 person", "2 people"."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as the unit that a reader thinks in."""
+    if not math.isfinite(seconds):
+        return NOTHING
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def joined(names: list[str], most: int = 8) -> str:
+    """Names as a list in a sentence, cut after ``most``."""
+    shown = ", ".join(names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
