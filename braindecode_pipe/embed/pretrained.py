@@ -312,7 +312,11 @@ def find_model(name: str) -> tuple[Path, str]:
 
 
 def _find_in_cache(name: str) -> Path:
-    remedy = f"braindecode-pipe fetch model {name}, or a built-in model: {_BUILT_IN}"
+    folder = "models/" + name.rsplit("/", 1)[-1]
+    remedy = (
+        f"braindecode-pipe fetch model:{name} {folder}, then model = {folder!r} in the recipe; "
+        f"or a built-in model: {_BUILT_IN}"
+    )
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError

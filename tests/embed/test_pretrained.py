@@ -200,7 +200,7 @@ def test_code_in_a_models_folder_never_runs(copy_of, tmp_path):
 @pytest.mark.parametrize("name", ["nobody/nothing-here", "minilmm", "bad name!"])
 def test_models_that_are_not_here_are_named_without_a_network(name, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match=r"no model on this machine(.|\n)*fetch model " + name):
+    with pytest.raises(ModelError, match=r"no model on this machine(.|\n)*fetch model:" + name):
         embed(TEXTS, name)
 
 
