@@ -18,8 +18,8 @@ import numpy as np
 
 Reduction = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-# Numbers held at once per array of replicates: 16 MiB of float64.
-_BLOCK_DRAWS = 2**21
+# Numbers held at once per array of replicates: 4 MiB of float64, which caches still hold.
+_BLOCK_DRAWS = 2**19
 
 
 def weighted_mean(
