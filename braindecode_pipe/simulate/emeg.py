@@ -1,0 +1,207 @@
+"""EEG and MEG of one simulated person, as raw BIDS."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from braindecode_pipe.simulate.brainvision import write_brainvision
+from braindecode_pipe.simulate.design import Run, event_table, jittered_run, sequence
+from braindecode_pipe.simulate.forward import make_head, sensor_info
+from braindecode_pipe.simulate.latents import LatentCode
+from braindecode_pipe.simulate.noise import Noise, background_autocovariance, make_noise
+from braindecode_pipe.simulate.optimal import Whitener, identify
+from braindecode_pipe.simulate.response import Response, make_response
+from braindecode_pipe.simulate.settings import Settings
+
+TASK = "concepts"
+PICTURE_DURATION = 0.5  # s
+_MARKER = {"picture": 1, "word": 2}
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What was planted in the recordings of one person.
+
+    Attributes
+    ----------
+    facts : JSON: bad channel, blinks per run, noise levels
+    arrays : forward fields and templates
+    ranks : (n_trials, 2) of the optimal decoder, see ``optimal.identify``
+    """
+
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    ranks: np.ndarray
+
+
+def simulate_emeg(
+    root: Path,
+    settings: Settings,
+    modality: str,
+    subject: str,
+    stimuli: pd.DataFrame,
+    latents: LatentCode,
+) -> Simulated:
+    """Write all runs of one person, one after the other.
+
+    Parameters
+    ----------
+    root : Path
+        The BIDS data set.
+    modality : "eeg" | "meg"
+    subject : str
+        BIDS label, such as "01".
+    stimuli : DataFrame
+        Result of ``stimuli.stimulus_table``.
+    """
+    head = make_head(settings, subject)
+    info = sensor_info(settings, modality, head)
+    noise = make_noise(settings, modality, subject, head, info)
+    response = make_response(settings, modality, subject, head, info, noise, latents)
+    decoder = _MatchedFilter(response, noise, settings.sfreq)
+
+    rng = settings.rng("design", modality, subject)
+    order = sequence(
+        (stimuli["trial_type"] == "picture").to_numpy(),
+        settings.n_repeats, settings.n_word_repeats, settings.n_runs, rng,
+    )  # fmt: skip
+    blinks, ranks = {}, []
+    for number, shown in enumerate(order, 1):
+        label = f"{number:02d}"
+        run = jittered_run(shown, settings.soa, settings.soa_jitter, settings.sfreq, rng)
+        noise_rng = settings.rng("samples", modality, subject, label)
+        data = noise.draw(round(run.duration * settings.sfreq), settings.sfreq, noise_rng)
+        _add_responses(data, run, response, stimuli, latents, settings.sfreq)
+        peaks = noise.add_artefacts(data, settings.sfreq, noise_rng)
+        blinks[f"run-{label}"] = [round(float(p), 4) for p in peaks]
+        ranks.append(decoder.ranks(data, run, latents))
+        events = event_table(run, stimuli, PICTURE_DURATION)
+        _write_run(root, modality, subject, label, info, data, events)
+    facts = {
+        "bad_channel": info.ch_names[noise.bad],
+        "noise_sd": _level_by_kind(info, noise),
+        "blink_peaks_s": blinks,
+        "line_freqs_hz": noise.line_freqs.tolist(),
+    }
+    arrays = {
+        "sensor_names": np.array(info.ch_names),
+        "specific": response.specific.astype(np.float32),
+        **{f"common_{name}": part.astype(np.float32) for name, part in response.common.items()},
+        "dipole_position": head.evoked.position,
+        "dipole_orientation": head.evoked.orientation,
+        "background": noise.background,
+        "white": noise.white,
+        "blink": noise.blink,
+        "noise_sd": np.sqrt(noise.variance),
+    }
+    return Simulated(facts, arrays, np.concatenate(ranks))
+
+
+class _MatchedFilter:
+    """The optimal decoder of pictures in single trials; it knows what it could not learn."""
+
+    def __init__(self, response: Response, noise: Noise, sfreq: float) -> None:
+        self.good = np.arange(len(noise.white)) != noise.bad
+        self.n_times = response.specific.shape[2]
+        self.sfreq = sfreq
+        time = np.arange(self.n_times) / sfreq
+        lags = np.abs(np.subtract.outer(np.arange(self.n_times), np.arange(self.n_times)))
+        angle = 2 * np.pi * np.outer(time, noise.line_freqs)
+        whitener = Whitener.of(
+            background=noise.background[self.good],
+            white=noise.white[self.good],
+            temporal=background_autocovariance(self.n_times, sfreq)[lags],
+            null_sensors=noise.blink[self.good, None],
+            null_times=np.concatenate([np.cos(angle), np.sin(angle)], axis=1),
+        )
+        templates = response.specific[:, self.good]
+        self.filters = np.stack([whitener.inverse(t) for t in templates])
+        self.gram = np.tensordot(self.filters, templates, axes=((1, 2), (1, 2)))
+        self.gram = (self.gram + self.gram.T) / 2
+        self.common = np.tensordot(
+            self.filters, response.common["picture"][self.good], axes=((1, 2), (0, 1))
+        )
+
+    def ranks(self, data: np.ndarray, run: Run, latents: LatentCode) -> np.ndarray:
+        """``optimal.identify`` of the pictures of one run among all pictures."""
+        pictures = run.stimulus < latents.n_pictures
+        starts = np.round(run.onset[pictures] * self.sfreq).astype(int)
+        good = data[self.good]
+        u = np.array(
+            [
+                np.tensordot(self.filters, good[:, at : at + self.n_times], axes=((1, 2), (0, 1)))
+                for at in starts
+            ]
+        ).reshape(len(starts), len(self.gram))
+        code = latents.code[: latents.n_pictures]
+        return identify(u - self.common, self.gram, code, run.stimulus[pictures])
+
+
+def _add_responses(
+    data: np.ndarray,
+    run: Run,
+    response: Response,
+    stimuli: pd.DataFrame,
+    latents: LatentCode,
+    sfreq: float,
+) -> None:
+    n_times = response.specific.shape[2]
+    kinds = stimuli["trial_type"].to_numpy()
+    flat = response.specific.reshape(len(response.specific), -1)
+    for stimulus, onset in zip(run.stimulus, run.onset):
+        at = round(onset * sfreq)
+        own = (latents.code[stimulus] @ flat).reshape(-1, n_times)
+        data[:, at : at + n_times] += response.common[kinds[stimulus]] + own
+
+
+def _level_by_kind(info, noise: Noise) -> dict[str, float]:
+    """Root mean square of the noise of the good sensors of each kind [V, T or T/m]."""
+    kinds = np.array(info.get_channel_types())
+    good = np.arange(len(kinds)) != noise.bad
+    return {
+        str(kind): float(np.sqrt(noise.variance[good & (kinds == kind)].mean()))
+        for kind in sorted(set(kinds))
+    }
+
+
+def _write_run(
+    root: Path,
+    modality: str,
+    subject: str,
+    run: str,
+    info,
+    data: np.ndarray,
+    events: pd.DataFrame,
+) -> None:
+    """One recording through :func:`mne_bids.write_raw_bids`, with our own event table."""
+    import mne
+    import mne_bids
+
+    path = mne_bids.BIDSPath(
+        subject=subject, task=TASK, run=run, datatype=modality, suffix=modality, root=root
+    )
+    if modality == "eeg":
+        codes = [_MARKER[kind] for kind in events["trial_type"]]
+        samples = np.round(events["onset"] * info["sfreq"]).astype(int)
+        with tempfile.TemporaryDirectory() as folder:
+            header = Path(folder) / "run.vhdr"
+            write_brainvision(header, data, info.ch_names, info["sfreq"], list(zip(samples, codes)))
+            raw = mne.io.read_raw_brainvision(header, verbose="error")
+            raw.set_montage(info.get_montage(), verbose="error")
+            raw.info["line_freq"] = info["line_freq"]
+            written = mne_bids.write_raw_bids(raw, path, overwrite=True, verbose="error")
+    else:
+        raw = mne.io.RawArray(data, info, copy=None, verbose="error")
+        written = mne_bids.write_raw_bids(
+            raw, path, allow_preload=True, format="FIF", overwrite=True, verbose="error"
+        )
+    table = written.copy().update(suffix="events", extension=".tsv").fpath
+    events.to_csv(table, sep="\t", index=False, na_rep="n/a")
+    # mne-bids describes its own columns; ours are described once, at the root.
+    table.with_suffix(".json").unlink(missing_ok=True)
