@@ -64,9 +64,10 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
     changed = {_apply(values, override): override for override in overrides}
 
     def place(location: Location) -> str:
-        for end in range(len(location), 0, -1):
-            if location[:end] in changed:
-                return f"--set {changed[location[:end]]}"
+        for where, override in changed.items():
+            # Around or below: "--set a.b=1" also brings a section [a] that nobody knows.
+            if all(a == b for a, b in zip(where, location)):
+                return f"--set {override}"
         line = line_of(text, location)
         return f"{name}:{line}" if line else name
 

@@ -159,7 +159,7 @@ class EmbedSpec(Section):
     target: str = Field("", description="target of [plan.stimuli]; default: the table's own name")
     model: str = Field(
         "one-hot",
-        description="one-hot | minilm | efficientnet-lite0 | log-mel | a transformers folder or id",
+        description="one-hot | minilm | efficientnet-lite0 | pixels | log-mel | a transformers folder or id",
     )
     layer: float | int | list[int] | None = Field(
         None, description="number, fraction of depth, or several averaged; None: the model's last"
