@@ -370,5 +370,9 @@ class WindowView:
     def __getitem__(self, index: Any) -> np.ndarray:
         return self.windows.read(np.atleast_1d(self.rows[index]))
 
+    def subset(self, positions: np.ndarray) -> WindowView:
+        """The view of some of these windows; reads nothing."""
+        return WindowView(self.windows, self.rows[positions])
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self.windows.read(self.rows).astype(dtype or np.float32, copy=False)

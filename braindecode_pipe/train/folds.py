@@ -1,0 +1,226 @@
+"""What a decoder of one fold is given: windows, targets, groups; of the test, windows only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braindecode_pipe.errors import DataError, LeakageError, SplitError, StimulusError
+from braindecode_pipe.fitting.delay import DelayEstimate, estimate_delay
+from braindecode_pipe.fitting.windows import Windows
+from braindecode_pipe.recipe import WindowSection
+from braindecode_pipe.schema import ROLES
+from braindecode_pipe.splits import StudyPlan, check_disjoint
+from braindecode_pipe.store import open_signal, open_store
+
+IN_MEMORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The embedding of one target's stimuli.
+
+    Attributes
+    ----------
+    ids : stimulus -> row of ``values``
+    values : (n_stimuli, n_steps * n_features), step by step
+    n_steps : int
+    attrs : attributes of the store
+    """
+
+    ids: dict[str, int]
+    values: np.ndarray
+    n_steps: int
+    attrs: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Targets:
+        """Read an embedding store."""
+        dataset = open_store(path)
+        values = np.asarray(dataset["embedding"].values, np.float64)
+        ids = {str(s): i for i, s in enumerate(dataset["stimulus"].values)}
+        n_steps = values.shape[1] if values.ndim == 3 else 1
+        return cls(ids, values.reshape(len(values), -1), n_steps, dict(dataset.attrs))
+
+    def of(self, stimuli: np.ndarray) -> np.ndarray:
+        """Rows ``(n, n_features)`` of some stimuli."""
+        missing = sorted({str(s) for s in stimuli} - set(self.ids))
+        if missing:
+            raise StimulusError(
+                "events show stimuli without embedding",
+                expected="every stimulus of the plan in the table",
+                found=", ".join(missing[:5]) + (" ..." if len(missing) > 5 else ""),
+                remedy="run the stage embed again",
+            )
+        return self.values[[self.ids[str(s)] for s in stimuli]]
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """``(embedding - mean) / scale``, fitted on the stimuli of a fold's training events."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, kind: str, embeddings: np.ndarray) -> Normalizer:
+        """``none``, ``center`` or ``zscore`` over rows ``(n_stimuli, n_features)``.
+
+        A feature that does not vary keeps its scale.
+        """
+        n_features = embeddings.shape[1]
+        mean = np.zeros(n_features) if kind == "none" else embeddings.mean(0)
+        scale = np.ones(n_features)
+        if kind == "zscore":
+            sd = embeddings.std(0)
+            scale = np.where(sd > 1e-6 * np.abs(embeddings).max(0), sd, 1.0)
+        return cls(mean, scale)
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        return (embeddings - self.mean) / self.scale
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Training, validation and test windows of one fold.
+
+    Attributes
+    ----------
+    windows : Windows of all events of the fold that show a stimulus of the target
+    fit, test : positions in ``windows.events`` with a valid window; ``fit`` holds training and
+        validation
+    validation : (n_fit,) bool
+    stimuli, groups : (n_fit,) text
+    delay : float [s]
+    estimate : DelayEstimate or None
+    data_origin : origins of the recordings used
+    """
+
+    windows: Windows
+    fit: np.ndarray
+    test: np.ndarray
+    validation: np.ndarray
+    stimuli: np.ndarray
+    groups: np.ndarray
+    delay: float
+    estimate: DelayEstimate | None
+    data_origin: set[str]
+
+    def text(self, column: str, rows: np.ndarray) -> np.ndarray:
+        """A column of the event table as text."""
+        return self.windows.events[column].astype(str).to_numpy(object)[rows]
+
+    def read(self, rows: np.ndarray) -> Any:
+        """Windows of some rows: an array, or a view where that would be over 1 GiB."""
+        n_sensors, n_times = self.windows.shape
+        view = self.windows.view(rows)
+        return view if 4 * len(rows) * n_sensors * n_times > IN_MEMORY_BYTES else view[:]
+
+    def layout(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Keyword arguments of ``BrainDecoder.fit`` about people and sensors."""
+        return {
+            "subjects": self.windows.subject_index(rows),
+            "positions": self.windows.positions,
+            "masks": self.windows.masks,
+        }
+
+
+def read_fold(
+    plan: StudyPlan, fold: int, target: str, window: WindowSection, signals: Mapping[str, Path]
+) -> Fold:
+    """Open the recordings of a fold and place its windows.
+
+    The response delay, where asked for, is estimated from the events of training and validation
+    alone; events of the test that lie in the same recordings are cut out of it.
+
+    Raises
+    ------
+    LeakageError
+        When an event is in training and in the test.
+    SplitError
+        When no usable window is left to train on or to test.
+    """
+    column = f"stimulus_{target}"
+    if column not in plan.events:
+        raise DataError(
+            "the plan has no such target",
+            expected=", ".join(c[9:] for c in plan.events if c.startswith("stimulus_")),
+            found=target,
+        )
+    role = plan.role[fold]
+    shown = (plan.events[column].astype(str) != "").to_numpy()
+    rows = np.flatnonzero(
+        shown & np.isin(role, [ROLES[r] for r in ("train", "validation", "test")])
+    )
+    events = plan.events.iloc[rows].reset_index(drop=True)
+    opened = {
+        r: open_signal(signals[r]) for r in dict.fromkeys(events["recording"]) if r in signals
+    }
+    estimate = None
+    delay = window.delay
+    if delay == "estimate":
+        estimate = _estimate(plan, role, opened, window.delay_max)
+        delay = estimate.delay
+    windows = Windows(opened, events, window, float(delay))
+    is_test = role[rows] == ROLES["test"]
+    fit, test = windows.rows(np.flatnonzero(~is_test)), windows.rows(np.flatnonzero(is_test))
+    ids = events["event"].astype(str).to_numpy(object)
+    check_disjoint(ids[fit], ids[test], f"training of fold {plan.folds['fold'].iloc[fold]}")
+    for name, part in (("training", fit[role[rows[fit]] == ROLES["train"]]), ("test", test)):
+        if not len(part):
+            raise SplitError(
+                f"no usable {name} window in fold {plan.folds['fold'].iloc[fold]}",
+                expected="at least one event with a valid window",
+                found=str(windows.dropped or "no event"),
+                remedy="look at [train.windows] and at what [preprocess] rejects",
+            )
+    return Fold(
+        windows=windows,
+        fit=fit,
+        test=test,
+        validation=role[rows[fit]] == ROLES["validation"],
+        stimuli=events[column].astype(str).to_numpy(object)[fit],
+        groups=events["group"].astype(str).to_numpy(object)[fit],
+        delay=float(delay),
+        estimate=estimate,
+        data_origin={str(s.attrs["data_origin"]) for s in opened.values()},
+    )
+
+
+def _estimate(
+    plan: StudyPlan, role: np.ndarray, opened: Mapping[str, Any], delay_max: float
+) -> DelayEstimate:
+    seen = plan.events[np.isin(role, [ROLES["train"], ROLES["validation"]])]
+    hidden = plan.events[np.isin(role, [ROLES["test"], ROLES["purged"]])]
+    own = {r: opened[r] for r in dict.fromkeys(seen["recording"]) if r in opened}
+    return estimate_delay(own, seen, delay_max, hidden)
+
+
+def check_one_layout(windows: Windows, decoder: str) -> None:
+    """Refuse people with different sensors where features stand for sensors."""
+    names = {tuple(table["sensor"]) for table in windows.sensors.values()}
+    if len(names) > 1:
+        sizes = ", ".join(f"{s}: {len(t)}" for s, t in list(windows.sensors.items())[:5])
+        raise DataError(
+            f"the decoder {decoder} needs the same sensors in all people it is trained on",
+            expected="one layout",
+            found=f"{len(names)} layouts ({sizes})",
+            remedy='split within_subject = true, or use the decoder "conv"',
+        )
+
+
+def check_seen(plan: StudyPlan, fold: int, fit_ids: np.ndarray) -> str:
+    """Hash of the scope of a fold, after a look that the fit stays inside it."""
+    scope = plan.scope(fold)
+    outside = sorted(set(map(str, fit_ids)) - set(scope.events))
+    if outside:
+        raise LeakageError(
+            "a fit saw events outside its scope",
+            expected="training and validation events only",
+            found=", ".join(outside[:10]),
+        )
+    return scope.hash()

@@ -1,0 +1,225 @@
+"""One unit of the stage ``train``: one decoder, one embedding, one fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from braindecode_pipe.recipe import TrainSection
+from braindecode_pipe.schema import (
+    SCHEMA_VERSION,
+    join_data_origin,
+    prediction_dataset,
+    table_to_dataset,
+)
+from braindecode_pipe.splits import StudyPlan
+from braindecode_pipe.store import write_store
+from braindecode_pipe.train.decoder import BrainDecoder
+from braindecode_pipe.train.folds import (
+    Fold,
+    Normalizer,
+    Targets,
+    check_one_layout,
+    check_seen,
+    read_fold,
+)
+from braindecode_pipe.train.patterns import at_peak, haufe_patterns
+from braindecode_pipe.train.saved import decoder_files
+from braindecode_pipe.train.selection import inner_score
+
+PATTERNS_MAX = 20
+
+
+def run(
+    section: TrainSection,
+    name: str,
+    decoder: str,
+    fold: int,
+    plan: StudyPlan,
+    signals: Mapping[str, Path],
+    embedding: Path,
+    out: Path,
+    *,
+    target: str = "",
+    normalize: str = "none",
+    threads: int = 1,
+) -> None:
+    """Fit one decoder on one fold and write its predictions of the test events.
+
+    The store holds at its root the ``prediction`` dataset, in the space of the normalised
+    embedding, and the groups ``normalizer`` (mean, scale: candidates must go through it before
+    they are compared), ``log`` (epochs of networks), ``penalties`` (loss of each penalty on the
+    groups left out), ``delay`` (correlation per lag, where the delay was estimated), ``pattern``
+    (Haufe patterns of linear decoders, per training stimulus, or of the norm of the output
+    where there are over 20 stimuli; at the time of the largest root mean square over sensors),
+    and the checkpoint ``model.safetensors`` + ``model.json``.
+
+    Parameters
+    ----------
+    section : TrainSection
+    name : name of the table in ``[embed]``
+    decoder : "ridge", "logistic", "mlp" or "conv"
+    fold : position in ``plan.folds``
+    plan : StudyPlan
+    signals : recording -> store
+    embedding : store of the embedding
+    out : store to write
+    target : target of ``[plan.stimuli]``; default: what the embedding store says, else ``name``
+    normalize : "none", "center" or "zscore", fitted on the fold's training stimuli
+    threads : threads that sums may use; part of what makes equal bytes
+
+    Raises
+    ------
+    LeakageError, SplitError, DataError, StimulusError, ModelError
+        See :func:`~braindecode_pipe.train.folds.read_fold` and
+        :class:`~braindecode_pipe.train.decoder.BrainDecoder`.
+    """
+    from threadpoolctl import threadpool_limits
+
+    if decoder in ("mlp", "conv"):
+        import torch
+
+        torch.set_num_threads(threads)
+    with threadpool_limits(threads):
+        _run(section, name, decoder, fold, plan, signals, embedding, out, target, normalize)
+
+
+def _run(
+    section: TrainSection, name: str, decoder: str, fold: int, plan: StudyPlan,
+    signals: Mapping[str, Path], embedding: Path, out: Path, target: str, normalize: str,
+) -> None:  # fmt: skip
+    targets = Targets.load(embedding)
+    target = target or str(targets.attrs.get("target") or name)
+    data = read_fold(plan, fold, target, section.windows, signals)
+    if decoder != "conv":
+        check_one_layout(data.windows, decoder)
+    scope = check_seen(plan, fold, data.text("event", data.fit))
+    shown = np.array(sorted(set(data.stimuli)), object)
+    normalizer = Normalizer.fit(normalize, targets.of(shown))
+    Y = normalizer(targets.of(data.stimuli))
+    X, layout = data.read(data.fit), data.layout(data.fit)
+    model = make_decoder(section, decoder, targets.n_steps)
+    attrs: dict[str, Any] = {}
+    if section.select:
+        attrs["inner_score"] = inner_score(
+            model, X, Y, data.groups, data.stimuli, data.validation, **layout
+        )
+    model.fit(X, Y, data.groups, stimuli=data.stimuli, validation=data.validation, **layout)
+    test = data.read(data.test)
+    predictions = model.predict(test, data.windows.subject_index(data.test))
+    origin = join_data_origin(*data.data_origin, str(targets.attrs["data_origin"]))
+    attrs |= {
+        "decoder": decoder,
+        "embedding": name,
+        "target": target,
+        "fold": str(plan.folds["fold"].iloc[fold]),
+        "fold_index": fold,
+        "subject": str(plan.folds["subject"].iloc[fold]),
+        "hyper": model.hyper_,
+        "delay_s": data.delay,
+        "n_train": int((~data.validation).sum()),
+        "n_validation": int(data.validation.sum()),
+        "n_test": len(data.test),
+        "n_sensors": data.windows.n_sensors,
+        "n_times": data.windows.n_times,
+        "n_steps": targets.n_steps,
+        "dropped": data.windows.dropped,
+        "normalize": normalize,
+        "fit_scope": scope,
+        "data_origin": origin,
+        "seed": section.seed,
+        "checkpoint": "model.safetensors",
+    }
+    groups = {
+        "": prediction_dataset(
+            predictions,
+            list(data.text("event", data.test)),
+            list(data.text(f"stimulus_{target}", data.test)),
+            attrs,
+        ),
+        "normalizer": _dataset(
+            {"mean": ("feature", normalizer.mean), "scale": ("feature", normalizer.scale)}
+        ),
+        **_fit_tables(model, data),
+    }
+    if decoder in ("ridge", "logistic"):
+        groups["pattern"] = pattern_dataset(model, X, data, normalizer(targets.of(shown)), plan)
+    write_store(out, groups, files=decoder_files(model))
+
+
+def make_decoder(section: TrainSection, decoder: str, n_steps: int) -> BrainDecoder:
+    """The decoder that a recipe describes, not fitted."""
+    network = {"mlp": section.mlp, "conv": section.conv}.get(decoder)
+    return BrainDecoder(
+        decoder,
+        alphas=section.alphas,
+        network=None if network is None else network.model_dump(),
+        loss=section.loss,
+        lr=section.lr,
+        weight_decay=section.weight_decay,
+        batch_size=section.batch_size,
+        epochs=section.epochs,
+        patience=section.patience,
+        seed=section.seed,
+        n_steps=n_steps,
+    )
+
+
+def _dataset(variables: dict[str, Any], coords: dict[str, Any] | None = None) -> xr.Dataset:
+    attrs = {"schema_version": SCHEMA_VERSION, "kind": "table"}
+    return xr.Dataset(variables, coords=coords, attrs=attrs)
+
+
+def _fit_tables(model: BrainDecoder, data: Fold) -> dict[str, xr.Dataset]:
+    """Tables about the fit: log, penalties, delay; those that there are."""
+    tables = {}
+    if model.log_:
+        tables["log"] = table_to_dataset(pd.DataFrame(model.log_), "epoch_row")
+    elif len(model.fit_.penalties) > 1:
+        table = pd.DataFrame({"penalty": model.fit_.penalties, "loss": model.fit_.losses})
+        tables["penalties"] = table_to_dataset(table, "row")
+    if data.estimate is not None:
+        table = pd.DataFrame(
+            {"delay": data.estimate.lags, "correlation": data.estimate.correlation}
+        )
+        tables["delay"] = table_to_dataset(table, "lag")
+    return tables
+
+
+def pattern_dataset(
+    model: BrainDecoder, X: Any, data: Fold, embeddings: np.ndarray, plan: StudyPlan
+) -> xr.Dataset:
+    """Patterns ``(component, sensor)`` of a linear decoder over its training windows.
+
+    Outputs are the inner products of the prediction with the embedding of each training stimulus
+    (its deviation from their mean), or the norm of the prediction with over 20 stimuli.
+    """
+    X = np.asarray(X)
+    predictions = model.predict(X).astype(np.float64)
+    if len(embeddings) <= PATTERNS_MAX:
+        ids = sorted(set(data.stimuli))
+        labels = dict(zip(plan.stimuli["stimulus"].astype(str), plan.stimuli["label"].astype(str)))
+        components = [labels.get(i, i) for i in ids]
+        scores = predictions @ (embeddings - embeddings.mean(0)).T
+    else:
+        components = ["norm"]
+        centred = predictions - predictions.mean(0)
+        scores = np.linalg.norm(centred, axis=1, keepdims=True)
+    pattern, time = at_peak(haufe_patterns(X, scores), data.windows.times)
+    sensors = next(iter(data.windows.sensors.values()))
+    return _dataset(
+        {
+            "pattern": (("component", "sensor"), pattern.astype(np.float32)),
+            "time": ("component", time),
+        },
+        {
+            "component": ("component", np.asarray(components, object)),
+            "sensor": ("sensor", sensors["sensor"].astype(str).to_numpy(object)),
+            "position": (("sensor", "axis"), sensors[["x", "y", "z"]].to_numpy(float)),
+        },
+    )
