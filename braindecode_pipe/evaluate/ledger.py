@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from braindecode_pipe.errors import CorruptStoreError, DiskFullError, StoreLockedError
 from braindecode_pipe.evaluate.metrics import check_comparable
+from braindecode_pipe.splits import content_hash
 
 _KEY = ("configuration", "decoder", "embedding")
 _WAIT_S = 30.0
@@ -38,6 +39,12 @@ def ledger_dir(data: str | Path, override: str | Path | None = None) -> Path:
     home = os.environ.get("XDG_DATA_HOME")
     share = Path(home) if home else Path.home() / ".local" / "share"
     return share / "braindecode_pipe" / "ledger"
+
+
+def configuration_of(recipe: Mapping[str, Any]) -> str:
+    """Hash of everything in a resolved recipe that can decide a score."""
+    deciding = {name: value for name, value in recipe.items() if name not in ("study", "report")}
+    return content_hash(deciding)[:16]
 
 
 def append(

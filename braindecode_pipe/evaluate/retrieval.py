@@ -267,7 +267,7 @@ def best_candidates(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]
 
 def _matrix(values: np.ndarray, what: str) -> np.ndarray:
     values = np.asarray(values)
-    if values.ndim != 2:
+    if values.ndim != 2 or not values.shape[1]:
         raise DataError(
             f"{what} must be a matrix", expected=f"({what}, features)", found=str(values.shape)
         )
