@@ -47,6 +47,11 @@ def test_nothing_heavy_is_loaded_and_it_is_quick(code, limit):
     assert min(seconds for _, seconds in tries) < limit
 
 
+def test_the_package_itself_loads_nothing_of_others():
+    names, _ = modules_and_seconds("import braindecode_pipe")
+    assert names & {"pydantic", "typer", "rich"} == set()
+
+
 def test_the_list_of_heavy_modules_would_be_noticed():
     names, _ = modules_and_seconds("import braindecode_pipe; braindecode_pipe.Windows")
     assert {"numpy", "pandas"} <= names & set(HEAVY)
