@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from braindecode_pipe.errors import InputError, RecipeError
-from braindecode_pipe.evaluate.ledger import append, ledger_dir, read
+from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History, package_version, write_json
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.stages import STAGES, Stages, Unit
 from braindecode_pipe.recipe import Recipe
-from braindecode_pipe.splits import StudyPlan, content_hash
+from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import StoreLock, is_committed, read_file, store_attrs
 
 PUBLISHED = ("report.html", "report.md", "metrics.json", "metrics.csv")
@@ -118,7 +118,7 @@ class Run:
 
     def record_scores(self, evaluations: Mapping[str, Unit]) -> dict[str, list[dict[str, Any]]]:
         """Append what was scored to the ledger; entries of every test set scored here."""
-        configuration = content_hash(self.recipe.model_dump(mode="json", exclude={"study"}))[:16]
+        configuration = configuration_of(self.recipe.model_dump(mode="json"))
         entries: dict[str, list[dict[str, Any]]] = {}
         for name, unit in evaluations.items():
             attrs = store_attrs(unit.path)

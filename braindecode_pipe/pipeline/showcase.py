@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 from braindecode_pipe.pipeline.cache import code_hash, write_json
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.running import run
 from braindecode_pipe.recipe import load_recipe
 from braindecode_pipe.splits import content_hash
+from braindecode_pipe.store import store_attrs
 
 RECIPES = ("demo_eeg", "demo_meg", "demo_fmri")
 
@@ -39,20 +42,25 @@ def demo(
         part = run(recipe, data, out / name, jobs=jobs, quiet=quiet, ledger=out / "ledger")
         result.rows += part.rows
         if part.report is not None:
-            metrics = json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))
-            reports.append(
-                {
-                    "title": recipe.study.title or name,
-                    "link": part.report.relative_to(out).as_posix(),
-                    "metrics": metrics,
-                    "run": out / name,
-                }
-            )
+            reports.append(_card(recipe.study.title or name, part, out))
     from braindecode_pipe.report import index_page
 
-    index_page(reports, out)
     result.report = out / "index.html"
+    index_page(reports, result.report, "Demo: three recordings of the same simulated people")
     return result
+
+
+def _card(title: str, part: RunResult, out: Path) -> dict[str, Any]:
+    """What the index page says of one report: the verdict of its first evaluation."""
+    scored = next(row for row in part.rows if row.stage == "evaluate" and row.path is not None)
+    verdict = store_attrs(scored.path)["verdict"]
+    return {
+        "title": title,
+        "verdict": verdict["text"],
+        "evidence": verdict["evidence"],
+        "data_origin": "simulated",
+        "link": part.report.relative_to(out).as_posix(),
+    }
 
 
 def _simulated(data: Path, marker: Path, seed: int, snr: float | None) -> UnitResult:
@@ -64,8 +72,6 @@ def _simulated(data: Path, marker: Path, seed: int, snr: float | None) -> UnitRe
     if data.is_dir() and known.get("key") == key:
         return UnitResult("simulate", "data", "cached", "unchanged", path=data)
     why = "never ran here" if not known else "settings or code changed"
-    import time
-
     start = time.perf_counter()
     temporary = data.with_name("data.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
