@@ -195,11 +195,15 @@ def _finite(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
             remedy='set preprocess.emeg.nan = "mark-bad", or exclude the recording',
         )
     # Zero, so that no filter and no average carries a NaN from here to another sample.
-    inst.apply_function(np.zeros_like, picks=list(bad), channel_wise=True, verbose="error")
+    inst.apply_function(_zeros, picks=list(bad), channel_wise=True, verbose="error")
     for name, text in bad.items():
         log.bad_reason[name] = f"not finite: {text}"
     inst.info["bads"] = list(dict.fromkeys([*inst.info["bads"], *bad]))
     log.steps.append(f"put to zero and marked as bad, not finite: {', '.join(bad)}")
+
+
+def _zeros(values: np.ndarray) -> np.ndarray:
+    return np.zeros_like(values)
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,7 @@ def _inspect(inst: Any, section: EmegSection, path: Path, log: Log) -> _Before:
         for name, reason in quality.find_bad_channels(values, inst.ch_names, types, window).items():
             log.bad_reason.setdefault(name, reason)
     inst.info["bads"] = [name for name in inst.ch_names if name in log.bad_reason]
+    log.constant |= {n for n, row in zip(inst.ch_names, values) if row.max() == row.min()}
     freqs, psd = quality.spectrum(values, sfreq, min(2.0, window / sfreq * 2))
     return _Before(list(inst.ch_names), amplitude, freqs, psd)
 

@@ -58,7 +58,9 @@ def local_amplitude(data: np.ndarray, window: int) -> np.ndarray:
     amplitude = np.empty(len(data))
     for i, row in enumerate(data):
         pieces = row[: n_windows * window].astype(float).reshape(n_windows, -1)
-        amplitude[i] = np.median(pieces.std(axis=1))
+        # The mean of equal numbers can differ from them by a rounding error.
+        varies = pieces.max(axis=1) > pieces.min(axis=1)
+        amplitude[i] = np.median(np.where(varies, pieces.std(axis=1), 0.0))
     return amplitude
 
 

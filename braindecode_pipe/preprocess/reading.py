@@ -109,7 +109,10 @@ def _guarded(reader: Callable[[], Any], path: Path, data: Path) -> tuple[Any, li
 @contextmanager
 def collect_warnings(path: Path, data: Path, messages: list[str]) -> Iterator[None]:
     """Append what libraries warn of inside the block to ``messages`` instead of printing it."""
-    with warnings.catch_warnings(record=True) as caught:
+    from mne.utils import catch_logging
+
+    # mne prints its warnings beside raising them.
+    with catch_logging(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     messages += [text for text in _relevant(caught, path, data) if text not in messages]

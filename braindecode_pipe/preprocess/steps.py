@@ -19,6 +19,8 @@ _ELECTRODES = ("eeg", "seeg", "ecog", "dbs")
 _MIN_NEIGHBOURS = 8
 # The ratio of two rates is taken as a fraction with at most this denominator.
 _MAX_DENOMINATOR = 10_000
+# mne 1.13 renamed these.
+_RENAMED = {"standard_1005": "colin27_1005", "standard_1020": "colin27_1020"}
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Log:
     steps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bad_reason: dict[str, str] = field(default_factory=dict)
+    constant: set[str] = field(default_factory=set)
 
 
 def prepare_sensors(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
@@ -65,7 +68,9 @@ def _place(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
         import mne
 
         known = mne.channels.get_builtin_montages()
-        if section.montage not in known:
+        name = _RENAMED.get(section.montage, section.montage)
+        name = name if name in known else section.montage
+        if name not in known:
             raise RecipeError(
                 "unknown montage",
                 expected=" | ".join(known),
@@ -73,12 +78,12 @@ def _place(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
                 remedy="correct preprocess.emeg.montage",
             )
         inst.set_montage(
-            mne.channels.make_standard_montage(section.montage),
+            mne.channels.make_standard_montage(name),
             match_case=False,
             on_missing="ignore",
             verbose="error",
         )
-        log.steps.append(f"positions of the standard montage {section.montage}")
+        log.steps.append(f"positions of the standard montage {name}")
         position = sensor_geometry(inst.info)[0]
         problem = quality.radius_problem(position, types)
     if problem:
@@ -116,6 +121,7 @@ def _interpolate(inst: Any, log: Log) -> None:
             return
         inst.info["bads"] = kept
         log.steps.append(f"interpolated bad channels: {', '.join(able)}")
+        log.constant -= set(able)
         for name in able:
             log.bad_reason[name] += " (interpolated)"
     left = [name for name in bads if name not in able]
@@ -264,6 +270,8 @@ def scale(
         return values, offset, gain
     n_clamped = 0
     for i, row in enumerate(data):
+        # A filter leaves rounding errors of a constant channel, which must not be scaled up.
+        row = np.zeros_like(row) if names[i] in log.constant else row
         scaled, offset[i], gain[i] = quality.robust_scale(row, good)
         if gain[i] == 0:
             log.bad_reason.setdefault(names[i], "constant")

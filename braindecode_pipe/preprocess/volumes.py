@@ -19,6 +19,8 @@ from braindecode_pipe.preprocess.sidecars import truncated
 
 _BLOCK = 1 << 20
 _SLAB = 1 << 26
+# Deflate cannot compress more than this.
+_MAX_RATIO = 1032
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,13 @@ def open_series(path: Path) -> Any:
             file=path,
             expected="a single-file NIfTI image with 4 dimensions",
             found=f"{type(image).__name__} of shape {image.shape}",
+        )
+    volume = int(np.prod(image.shape[:3])) * image.dataobj.dtype.itemsize
+    limit = path.stat().st_size * (_MAX_RATIO if path.name.endswith(".gz") else 1)
+    if volume > limit:
+        # A damaged or hostile header: nothing of this size is allocated on its word.
+        raise truncated(
+            path, f"at least one volume of {volume} bytes", f"a file that can hold {limit} bytes"
         )
     return image
 
