@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from braindecode_pipe.evaluate.metrics import headline_metric
+from braindecode_pipe.evaluate.verdict import SIGNIFICANCE
 from braindecode_pipe.report import ReportInputs, wording
 from braindecode_pipe.report.data import data_section, ledger_section, page_name
 from braindecode_pipe.report.document import (
@@ -77,11 +79,17 @@ def study_page(study: Study) -> Page:
         subtitle=str(study.section("study").get("description") or ""),
         data_origin=study.data_origin,
         sections=tuple(sections),
-        alerts=tuple(
-            Failed(f"{failure.get('stage')}: {failure.get('unit')}", str(failure.get("error")))
-            for failure in study.inputs.failures
-        ),
+        alerts=failure_alert(study.inputs.failures),
     )
+
+
+def failure_alert(failures: list[dict]) -> tuple[Failed, ...]:
+    """One box for all units of work that failed."""
+    if not failures:
+        return ()
+    n = wording.count(len(failures), "unit of work", "units of work")
+    cause = "\n".join(f"{f.get('stage')}: {f.get('unit')}: {f.get('error')}" for f in failures)
+    return (Failed(f"{n}. The results below hold for the rest.", cause),)
 
 
 def all_records(study: Study) -> list[dict]:
@@ -118,7 +126,8 @@ def _index_entry(report: dict) -> Verdict:
     ]
     record = _headline(records)
     metric = str(record.get("metric", ""))
-    evidence = report.get("evidence")
+    p = wording.number(record.get("p_value"))
+    evidence = report.get("evidence", p <= SIGNIFICANCE if math.isfinite(p) else None)
     text = str(report.get("verdict") or "")
     if not text and record:
         text = f"{wording.metric_name(metric)} {wording.score(metric, record['value'])}."

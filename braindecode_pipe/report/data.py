@@ -23,7 +23,7 @@ from braindecode_pipe.report.document import (
     Text,
     attempt,
 )
-from braindecode_pipe.report.study import Evaluation, Study
+from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study
 from braindecode_pipe.splits import content_hash
 from braindecode_pipe.store import store_attrs
 
@@ -47,37 +47,59 @@ def ledger_section(study: Study) -> Section:
             "note",
         )
     ]
-    for evaluation in study.evaluations:
-        blocks += attempt(f"ledger, {evaluation.name}", _ledger, study, evaluation)
+    evaluations = [*study.evaluations, *([study.zero_shot] if study.zero_shot else [])]
+    by_hash: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        failed = attempt(f"ledger, {evaluation.name}", lambda e=evaluation: e.attrs and ())
+        blocks += failed
+        if not failed:
+            by_hash.setdefault(evaluation.test_hash, []).append(evaluation)
+    for test_hash, found in by_hash.items():
+        blocks += attempt(f"ledger of {test_hash}", _ledger, study, test_hash, found)
     return Section("ledger", "Ledger of the test set", tuple(blocks))
 
 
-def _ledger(study: Study, evaluation: Evaluation) -> Iterator[Block]:
-    yield Heading(f"Embedding “{evaluation.name}”")
-    entries = study.inputs.ledger.get(evaluation.test_hash)
+def _ledger(study: Study, test_hash: str, evaluations: list[Evaluation]) -> Iterator[Block]:
+    entries = study.inputs.ledger.get(test_hash)
     if not entries:
-        yield Text(
-            f"The ledger holds no entry for the test set {evaluation.test_hash or '(no hash)'}.",
-            "warning",
-        )
+        names = wording.joined([e.name for e in evaluations])
+        yield Text(f"The ledger holds no entry for the test set of {names}.", "warning")
         return
     recipe = {k: v for k, v in study.recipe.items() if k != "study"}
-    found = summary(entries, content_hash(recipe)[:16])
-    metric = str(found["metric"] or "")
-    if found["number"] is None:
-        text = f"{wording.count(found['count'], 'configuration')} on this test set, this one not."
-    else:
-        text = (
-            f"Configuration {found['number']} of {found['count']} on this test set: "
-            f"{wording.metric_name(metric)} best {wording.score(metric, found['best'])}, "
-            f"median {wording.score(metric, found['median'])} over all that were scored."
-        )
+    this = content_hash(recipe)[:16]
+    place = summary(entries, this)
+    text = f"{wording.count(place['count'], 'configuration')} on this test set; this is not one."
+    if place["number"] is not None:
+        text = f"Configuration {place['number']} of {place['count']} on this test set."
     yield Text(text, "lead")
+    lines = []
+    for evaluation in evaluations:
+        metric = str(evaluation.verdict.get("metric"))
+        alike = [e for e in entries if e["metric"] == metric
+                 and e["n_candidates"] == evaluation.verdict.get("n_candidates")]  # fmt: skip
+        if alike:
+            values = [float(e["value"]) for e in alike]
+            lines.append(
+                f"{_title(evaluation)}: {wording.metric_name(metric)} here "
+                f"{wording.score(metric, evaluation.verdict.get('value'))}; over all "
+                f"{wording.count(len(alike), 'score')} on this test set best "
+                f"{wording.score(metric, max(values))}, median "
+                f"{wording.score(metric, float(np.median(values)))}"
+            )
+    yield Items(tuple(lines))
+    yield _ledger_table(entries, test_hash)
+
+
+def _title(evaluation: Evaluation) -> str:
+    return "Zero-shot" if evaluation.name == ZERO_SHOT else f"Embedding “{evaluation.name}”"
+
+
+def _ledger_table(entries: list[dict], test_hash: str) -> Table:
     order = {c: i + 1 for i, c in enumerate(dict.fromkeys(e["configuration"] for e in entries))}
     rows = [
         (
             str(order[e["configuration"]]),
-            str(e["configuration"])[:16],
+            str(e["configuration"])[:8],
             str(e.get("study", "")),
             str(e["embedding"]),
             wording.decoder_name(str(e["decoder"])),
@@ -91,11 +113,11 @@ def _ledger(study: Study, evaluation: Evaluation) -> Iterator[Block]:
     names = ("Number", "Configuration", "Study", "Embedding", "Decoder", "Metric")
     numeric = ("Value", "Queries", "Candidates")
     columns = (*map(Column, names), *(Column(n, True) for n in numeric))
-    cut = len(rows) - MAX_ENTRIES
-    notes = (f"Test set {evaluation.test_hash}.",)
-    if cut > 0:
+    notes = (f"Test set {test_hash}.",)
+    if len(rows) > MAX_ENTRIES:
         notes += (f"The last {MAX_ENTRIES} of {len(rows)} entries are shown.",)
-    yield Table("Everything scored on this test set", columns, tuple(rows[-MAX_ENTRIES:]), notes)
+    caption = f"Everything scored on this test set ({wording.count(len(rows), 'entry', 'entries')})"
+    return Table(caption, columns, tuple(rows[-MAX_ENTRIES:]), notes, folded=True)
 
 
 def data_section(study: Study) -> Section:

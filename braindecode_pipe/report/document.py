@@ -59,13 +59,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: ``rows`` of text, numbers as text, or :class:`Link`."""
+    """A table: ``rows`` of text, numbers as text, or :class:`Link`.
+
+    ``folded`` tables show their caption until a reader opens them.
+    """
 
     kind: ClassVar[str] = "table"
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str | Link, ...], ...]
     notes: tuple[str, ...] = ()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,14 @@ def short(text: object, length: int = 26) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def decade(value: float, _position: int | None = None) -> str:
+    """A power of ten as an axis label, without the markup that names from data could abuse."""
+    exponent = np.log10(value) if value > 0 else 0.5
+    if abs(exponent - round(exponent)) > 1e-6:
+        return ""
+    return "10" + str(round(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def colour_of(names: Sequence[str]) -> dict[str, str]:
     """One colour per name, in order."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
@@ -145,7 +153,7 @@ def ranks(rank: np.ndarray, n_candidates: np.ndarray, alt: str, caption: str) ->
             ax.hist(share, bins=np.linspace(0, 1, 21), color=COLOURS[0], rwidth=0.88)
             level = len(rank) / 20
             ax.set_xlabel("share of candidates ranked before the truth")
-            ax.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+            ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
             ax.set_xlim(0, 1)
         ax.axhline(level, color=INK, lw=1.2, ls=(0, (3, 2)), label="chance")
         ax.set_ylabel("queries")
@@ -160,7 +168,7 @@ def confusion(counts: np.ndarray, labels: Sequence[str], alt: str, caption: str)
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     n = len(labels)
-    side = float(np.clip(1.9 + 0.27 * n, 3.2, 7.2))
+    side = float(np.clip(1.7 + 0.19 * n, 3.0, 6.8))
     size = 8 if n <= 24 else 5.5
     with canvas(side + 0.5, side) as (figure, ax):
         image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
@@ -177,7 +185,9 @@ def confusion(counts: np.ndarray, labels: Sequence[str], alt: str, caption: str)
                             color=ink, fontsize=7.5)  # fmt: skip
         ax.set_xlabel("put first")
         ax.set_ylabel("shown")
-        bar = figure.colorbar(image, ax=ax, shrink=0.7, format=PercentFormatter(1.0, symbol=" %"))
+        bar = figure.colorbar(
+            image, ax=ax, shrink=0.7, format=PercentFormatter(1.0, decimals=0, symbol=" %")
+        )
         bar.outline.set_visible(False)
         return picture(figure, alt, caption)
 
@@ -214,7 +224,7 @@ def learning(logs: Sequence, alt: str, caption: str) -> Figure:
             axes[0][0].legend()
         if has_top1:
             axes[0][1].set_ylabel("validation top-1")
-            axes[0][1].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+            axes[0][1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
             axes[0][1].set_ylim(bottom=0)
         return picture(figure, alt, caption)
 
@@ -234,8 +244,9 @@ def null_histograms(
             ax.hist(null, bins=bins, color="#b9c2cd", label="null")
             ax.axvline(observed[name], color=COLOURS[1], lw=2, label="observed")
             ax.set_title(short(name, 40))
-            ax.set_xlim(0, 1)
-            ax.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+            ax.set_xlim(-0.08, 1.08)
+            ax.set_xticks(np.linspace(0, 1, 5))
+            ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
             ax.set_xlabel("pair accuracy")
             ax.set_yticks([])
             ax.spines["left"].set_visible(False)
@@ -251,9 +262,10 @@ def pair_matrices(
     colours = matplotlib.colormaps["RdBu"].with_extremes(bad="#f4f5f7")
     with canvas(4.1 * n, 3.6, ncols=n, squeeze=False) as (figure, axes):
         for ax, (name, matrix) in zip(axes[0], matrices.items()):
+            matrix = matrix[:-1, 1:]  # the rest of an upper triangle is empty
             image = ax.imshow(np.ma.masked_invalid(matrix), cmap=colours, vmin=0, vmax=1)
-            ax.set_xticks(range(len(labels)), [short(v, 14) for v in labels], rotation=90)
-            ax.set_yticks(range(len(labels)), [short(v, 14) for v in labels])
+            ax.set_xticks(range(len(labels) - 1), [short(v, 14) for v in labels[1:]], rotation=90)
+            ax.set_yticks(range(len(labels) - 1), [short(v, 14) for v in labels[:-1]])
             ax.tick_params(length=0, labelsize=8)
             for spine in ax.spines.values():
                 spine.set_visible(False)
@@ -263,6 +275,6 @@ def pair_matrices(
                         fontsize=7.5)  # fmt: skip
             ax.set_title(short(name, 40))
         bar = figure.colorbar(image, ax=axes[0].tolist(), shrink=0.7,
-                              format=PercentFormatter(1.0, symbol=" %"))  # fmt: skip
+                              format=PercentFormatter(1.0, decimals=0, symbol=" %"))  # fmt: skip
         bar.outline.set_visible(False)
         return picture(figure, alt, caption)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from braindecode_pipe.report.document import (
     attempt,
     cause_of,
 )
+from braindecode_pipe.report.results import verdict
 from braindecode_pipe.report.study import Evaluation, Study, require
 from braindecode_pipe.store import safe_join
 
@@ -123,15 +123,13 @@ def _query(row: dict, shelf: Shelf) -> Query:
     for k in range(1, 6):
         stimulus = str(row.get(f"top{k}") or "")
         if stimulus:
-            value = wording.number(row.get(f"score{k}"))
-            text = f"{value:.2f}" if math.isfinite(value) else wording.NOTHING
-            top.append((shelf[stimulus], text, stimulus == str(row["stimulus"])))
-    score = wording.number(row.get("score_true"))
+            score = wording.similarity(row.get(f"score{k}"))
+            top.append((shelf[stimulus], score, stimulus == str(row["stimulus"])))
     return Query(
         title=f"Rank {wording.plain(row['rank'])} of {wording.plain(row['n_candidates'])}",
         detail=f"person {row['subject']}, fold {row['fold']}",
         truth=shelf[str(row["stimulus"])],
-        truth_score=f"{score:.2f}" if math.isfinite(score) else wording.NOTHING,
+        truth_score=wording.similarity(row.get("score_true")),
         top=tuple(top),
     )
 
@@ -153,7 +151,7 @@ def _zero_shot(study: Study) -> Iterator[Block]:
         "apart by the embeddings of their names alone: a pair is right when the two responses fit "
         "their own names better than each other's."
     )
-    yield from attempt("zero-shot verdict", lambda: Text(evaluation.verdict["text"], "lead"))
+    yield from attempt("zero-shot verdict", verdict, study, evaluation)
     yield from attempt("zero-shot scores", _zero_shot_table, evaluation)
     yield from attempt("zero-shot pairs", _pair_figure, evaluation)
     yield from attempt("zero-shot null", _null_figure, evaluation)
@@ -179,7 +177,7 @@ def _zero_shot_table(evaluation: Evaluation) -> Table:
         )
         for r in records
     )
-    numeric = ("Value", "Interval", "Chance", "p", "Queries")
+    numeric = ("Value", "Interval", "Chance", "p", "n")
     nulls = dict.fromkeys(f"p-value: {r['null']}." for r in records if r.get("null"))
     columns = (Column("Prompt set"), Column("Metric"), *(Column(n, True) for n in numeric))
     return Table("Zero-shot scores of every prompt set", columns, rows, tuple(nulls))
@@ -187,17 +185,21 @@ def _zero_shot_table(evaluation: Evaluation) -> Table:
 
 def _pair_figure(evaluation: Evaluation) -> Block:
     pairs = evaluation.pairs
+    # Of one person a pair is right or wrong; the share of its single events says more.
+    single = "event_accuracy" in pairs
+    column = "event_accuracy" if single else "accuracy"
     labels = list(dict.fromkeys([*pairs["category_a"], *pairs["category_b"]]))
     number = {label: i for i, label in enumerate(labels)}
     matrices = {}
     for name, part in pairs.groupby("prompt_set", sort=False):
         matrix = np.full((len(labels), len(labels)), np.nan)
-        for a, b, value in zip(part["category_a"], part["category_b"], part["accuracy"]):
+        for a, b, value in zip(part["category_a"], part["category_b"], part[column]):
             i, j = sorted((number[a], number[b]))
             matrix[i, j] = value
         matrices[str(name)] = matrix
     alt = f"Accuracy of every pair of {len(labels)} categories, one matrix per prompt set"
-    caption = "Accuracy of every pair of left-out categories [%]; 50 % is chance."
+    what = "Share of single events" if single else "Share of left-out pairs"
+    caption = f"{what} that are told apart, for every pair of categories [%]; 50 % is chance."
     return figures.pair_matrices(matrices, labels, alt, caption)
 
 
@@ -229,10 +231,15 @@ def _pair_table(evaluation: Evaluation) -> Table:
     for row in pairs.to_dict("records"):
         key = (str(row["category_a"]), str(row["category_b"]))
         wide.setdefault(key, {})[str(row["prompt_set"])] = row
+    kinds = [k for k in ("accuracy", "event_accuracy") if k in pairs]
     rows = []
     for (a, b), by in wide.items():
-        cells = [wording.share(by[s]["accuracy"], 0) if s in by else wording.NOTHING for s in sets]
+        cells = [
+            wording.share(by[s][k], 0) if s in by else wording.NOTHING for s in sets for k in kinds
+        ]
         n = next(iter(by.values())).get("n")
         rows.append((f"{a} / {b}", *cells, wording.plain(n)))
-    columns = (Column("Pair"), *(Column(s, True) for s in sets), Column("n", True))
-    return Table("Accuracy of every pair", columns, tuple(rows))
+    names = {"accuracy": "pair", "event_accuracy": "single events"}
+    columns = [Column("Pair"), *(Column(f"{s}: {names[k]}", True) for s in sets for k in kinds)]
+    columns.append(Column("Events", True))
+    return Table(f"All {len(rows)} pairs", tuple(columns), tuple(rows), folded=True)

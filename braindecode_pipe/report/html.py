@@ -19,6 +19,11 @@ def _css_percent(share: float) -> str:
     return f"{100 * min(max(float(share), 0.0), 1.0):.2f}"
 
 
+def _css_label(share: float) -> str:
+    """Place of a label above the scale, kept inside the box at both ends."""
+    return _css_percent(min(max(float(share), 0.03), 0.97))
+
+
 def _runs(blocks: tuple[Block, ...]) -> list[tuple[str, list[Block]]]:
     """Neighbouring blocks of one kind together: figures then flow side by side."""
     return [(kind, list(group)) for kind, group in groupby(blocks, key=lambda b: b.kind)]
@@ -33,6 +38,7 @@ def _environment() -> Environment:
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     environment.filters["css"] = _css_percent
+    environment.filters["css_label"] = _css_label
     environment.filters["runs"] = _runs
     return environment
 

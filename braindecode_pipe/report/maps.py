@@ -167,7 +167,7 @@ def _surface(ax, row: np.ndarray, flat: np.ndarray, values: Values):
     good = np.isfinite(row)
     image, _ = mne.viz.plot_topomap(
         row[good], flat[good], axes=ax, show=False, sensors=False, contours=4, res=96,
-        sphere=(0, 0, 0, 1), extrapolate="local" if len(flat) < 24 else "head",
+        sphere=(0, 0, 0, 1), extrapolate="head",
         cmap=values.colours, vlim=values.range,
     )  # fmt: skip
     ax.plot(*flat[good].T, ".", color=INK, ms=1.8)

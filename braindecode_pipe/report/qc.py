@@ -68,10 +68,14 @@ class Recording:
         table = sensor_table(self.path)[0].set_index("sensor")
         stored = self.array("bad_reason")
         names = [str(v) for v in self.qc["sensor"].values]
-        found = pd.DataFrame({"sensor": names, "reason": "" if stored is None else stored})
-        found["kind"] = [table["kind"].get(name, "dropped") for name in names]
-        found["unit"] = [table["unit"].get(name, "") for name in names]
-        return found.astype(str)
+        reasons = [""] * len(names) if stored is None else [str(v) for v in stored]
+        found = pd.DataFrame({"sensor": names, "reason": reasons})
+        # A dropped sensor has left no kind behind; it had that of the others where there is one.
+        kinds, units = table["kind"].unique(), table["unit"].unique()
+        found["kind"] = [table["kind"].get(n, kinds[0] if len(kinds) == 1 else "") for n in names]
+        found["unit"] = [table["unit"].get(n, units[0] if len(kinds) == 1 else "") for n in names]
+        found["dropped"] = ~found["sensor"].isin(table.index)
+        return found
 
     def array(self, name: str) -> np.ndarray | None:
         """An array of the quality group, None where it was not written."""
@@ -123,7 +127,7 @@ def _summary(recording: Recording) -> Iterator[Block]:
     sensors = recording.sensors
     kinds = ", ".join(f"{n} {kind}" for kind, n in sensors["kind"].value_counts(sort=False).items())
     bad = int((sensors["reason"] != "").sum())
-    dropped = int((recording.stated["kind"] == "dropped").sum())
+    dropped = int(recording.stated["dropped"].sum())
     kinds += f"; {dropped} dropped" if dropped else ""
     rows = [("Sensors", f"{kinds}; {bad} bad")]
     if "sfreq" in attrs:
@@ -140,7 +144,7 @@ def _summary(recording: Recording) -> Iterator[Block]:
         rows.append(("Good samples", wording.share(good)))
     rows.append(("Positions", str(attrs.get("position_frame", "unknown"))))
     rows.append(("Origin of the data", str(attrs.get("data_origin", "unknown"))))
-    yield Table("Summary", (Column("Quantity"), Column("Value")), tuple(rows))
+    yield Table("Recording", (Column("Quantity"), Column("Value")), tuple(rows))
     warnings = [str(w) for w in recording.qc.attrs.get("warnings") or []]
     if warnings:
         yield Heading("Warnings")
@@ -181,8 +185,8 @@ def _layout(recording: Recording) -> Iterator[Block]:
 
 def _bad_table(recording: Recording) -> Iterator[Block]:
     table = recording.sensors
-    stated = recording.stated
-    dropped = stated[~stated["sensor"].isin(table["sensor"])]
+    dropped = recording.stated[recording.stated["dropped"]]
+    dropped = dropped.assign(reason=dropped["reason"] + " (dropped)")
     table = pd.concat([table[["sensor", "kind", "reason"]], dropped], ignore_index=True)
     bad = table[table["reason"] != ""]
     if bad.empty:
@@ -213,12 +217,11 @@ def _amplitudes(recording: Recording) -> Iterator[Block]:
     amplitude = recording.array("amplitude")
     require(amplitude, "the amplitude of the sensors", recording.path)
     table = recording.stated
-    unit = wording.joined(sorted(set(table["unit"]) - {""}))
-    alt = f"Amplitude of {len(table)} sensors, median {wording.plain(np.nanmedian(amplitude))}"
+    alt = f"Amplitude of {len(table)} sensors, {int((table['reason'] != '').sum())} of them bad"
     caption = "Local amplitude of every sensor before preprocessing."
     kinds = table["kind"].tolist()
     bad = (table["reason"] != "").to_numpy()
-    yield qc_figures.amplitudes(amplitude, kinds, bad, unit, alt, caption)
+    yield qc_figures.amplitudes(amplitude, kinds, table["unit"].tolist(), bad, alt, caption)
 
 
 def _excerpt(recording: Recording) -> Iterator[Block]:

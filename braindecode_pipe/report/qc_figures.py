@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from braindecode_pipe.report.document import Figure
 from braindecode_pipe.report.figures import (
@@ -15,11 +15,14 @@ from braindecode_pipe.report.figures import (
     RULE,
     canvas,
     colour_of,
+    decade,
     picture,
     short,
 )
 
 MAX_LEVELS = 7
+# Units in which people know the numbers, and the factor to them.
+HANDY = {"V": ("µV", 1e6), "T": ("fT", 1e15), "T/m": ("fT/cm", 1e13)}
 
 
 def _spectrum(ax, freq: np.ndarray, psd: np.ndarray, bad: np.ndarray, title: str) -> None:
@@ -35,6 +38,8 @@ def _spectrum(ax, freq: np.ndarray, psd: np.ndarray, bad: np.ndarray, title: str
         if label == "good sensors":
             ax.semilogy(freq[shown], np.nanmedian(drawn, axis=0), color=COLOURS[0], lw=1.8,
                         label="median")  # fmt: skip
+    ax.yaxis.set_major_formatter(decade)
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_title(title)
     ax.set_xlabel("frequency [Hz]")
     ax.grid(color=RULE, lw=0.5)
@@ -65,15 +70,28 @@ def spectra(
 
 
 def amplitudes(
-    amplitude: np.ndarray, kinds: Sequence[str], bad: np.ndarray, unit: str, alt: str, caption: str
+    amplitude: np.ndarray,
+    kinds: Sequence[str],
+    units: Sequence[str],
+    bad: np.ndarray,
+    alt: str,
+    caption: str,
 ) -> Figure:
-    """Amplitude of every sensor in its order, per kind, bad ones marked."""
+    """Amplitude of every sensor in its order, per kind, bad ones marked.
+
+    Parameters
+    ----------
+    amplitude : (n_sensors,) [V, T, T/m or a.u., as ``units`` says]
+    kinds, units : (n_sensors,)
+    bad : (n_sensors,) bool
+    """
     names = list(dict.fromkeys(kinds))
     with canvas(8.2, 1.9 * len(names) + 0.2, nrows=len(names), squeeze=False) as (figure, axes):
         for ax, name in zip(axes[:, 0], names):
             rows = np.asarray(kinds) == name
-            value, flag = amplitude[rows], bad[rows]
-            index = np.arange(rows.sum())
+            unit, factor = HANDY.get(np.asarray(units)[rows][0], (units[0], 1.0))
+            value, flag = factor * amplitude[rows], bad[rows]
+            index = np.arange(1, rows.sum() + 1)
             ax.plot(index[~flag], value[~flag], "o", ms=3, color=COLOURS[0], label="good")
             if flag.any():
                 ax.plot(index[flag], value[flag], "x", ms=6, mew=1.6, color=COLOURS[1],
@@ -81,14 +99,18 @@ def amplitudes(
             positive = value[np.isfinite(value) & (value > 0)]
             if positive.size and positive.max() > 30 * np.median(positive):
                 ax.set_yscale("log")
+                ax.yaxis.set_major_formatter(decade)
+                ax.yaxis.set_minor_formatter(NullFormatter())
+            else:
+                ax.set_ylim(bottom=0)
             ax.set_title(f"{name} ({int(rows.sum())})")
             ax.set_ylabel(unit)
             ax.grid(axis="y", color=RULE, lw=0.5)
             ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes[-1, 0].set_xlabel("sensor")
         if bad.any():
-            figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside upper right",
-                          ncols=2)  # fmt: skip
+            marks = dict(zip(*axes[-1, 0].get_legend_handles_labels()[::-1]))
+            figure.legend(marks.values(), marks, loc="outside upper right", ncols=2)
         return picture(figure, alt, caption)
 
 
@@ -127,7 +149,9 @@ def timeline(
         left.set_xlabel("time [s]")
         interval = np.diff(np.sort(onset))
         if interval.size:
-            right.hist(interval, bins=30, color=COLOURS[0])
+            right.hist(
+                interval, bins=int(np.clip(2 * np.sqrt(interval.size), 6, 40)), color=COLOURS[0]
+            )
         right.set_xlabel("interval [s]")
         right.set_ylabel("events")
         right.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,7 +21,7 @@ from braindecode_pipe.report.document import (
     Verdict,
     attempt,
 )
-from braindecode_pipe.report.study import Evaluation, Study, require
+from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study, require
 
 MAX_CONFUSION = 50
 
@@ -42,10 +43,8 @@ def verdict(study: Study, evaluation: Evaluation) -> Verdict:
     """The verdict of one evaluation with its numbers on a scale."""
     says = evaluation.verdict
     metric, decoder = str(says.get("metric", "")), str(says.get("decoder", ""))
-    record = next(
-        (r for r in pooled(evaluation) if (r.get("decoder"), r["metric"]) == (decoder, metric)),
-        {},
-    )
+    wanted = {k: says[k] for k in ("decoder", "metric", "prompt_set") if k in says}
+    record = next((r for r in pooled(evaluation) if wanted.items() <= r.items()), {})
     stated = says.get("evidence")
     facts = [(wording.metric_name(metric), wording.score(metric, record.get("value")))]
     facts += [
@@ -56,24 +55,22 @@ def verdict(study: Study, evaluation: Evaluation) -> Verdict:
         ("Candidates", wording.plain(record.get("n_candidates"))),
         ("Decoder", wording.decoder_name(decoder)),
     ]
-    target = record.get("target") or study.section("embed", evaluation.name).get("target")
-    heading = f"Decoding into the embedding “{evaluation.name}”"
-    if target and target != evaluation.name:
-        heading += f" of “{target}”"
     return Verdict(
-        heading=heading,
-        text=strip_evidence(str(says["text"])),
+        heading=heading_of(evaluation, record),
+        text=str(says["text"]),
         evidence=None if stated is None else stated is True or stated == "evidence",
         scale=scale(metric, record),
         facts=tuple(facts) if record else (),
     )
 
 
-def strip_evidence(text: str) -> str:
-    """The sentence without the words that the page itself puts before it."""
-    for lead in ("Evidence. ", "No evidence. "):
-        text = text.removeprefix(lead)
-    return text
+def heading_of(evaluation: Evaluation, record: dict) -> str:
+    """What is decoded into what."""
+    if evaluation.name == ZERO_SHOT:
+        return f"Zero-shot decoding, prompt set “{record.get('prompt_set', '')}”"
+    target = str(record.get("target") or evaluation.name)
+    of = f" of “{target}”" if target != evaluation.name else ""
+    return f"Decoding into the embedding “{evaluation.name}”{of}"
 
 
 def level_of(record: dict) -> str:
@@ -110,7 +107,7 @@ def extent(study: Study) -> Text:
     subjects = recordings["subject"].nunique()
     seconds = float(np.nansum(recordings["duration"].to_numpy(float)))
     by = study.section("split").get("by", "")
-    kinds = wording.joined(sorted({str(v) for v in recordings["datatype"]}))
+    kinds = wording.datatypes(sorted({str(v) for v in recordings["datatype"]}))
     tested = int((plan.role == 3).any(axis=0).sum())
     text = (
         f"From {wording.count(len(recordings), 'recording')} ({kinds}; "
@@ -132,7 +129,7 @@ def results_section(study: Study) -> Section:
     for evaluation in study.evaluations:
         blocks.append(Heading(f"Embedding “{evaluation.name}”"))
         blocks += attempt(f"figure of scores, {evaluation.name}", score_figure, study, evaluation)
-        blocks += attempt(f"results, {evaluation.name}", results_table, evaluation)
+        blocks += attempt(f"results, {evaluation.name}", results_table, study, evaluation)
         blocks += attempt(f"ranks, {evaluation.name}", rank_figure, evaluation)
         blocks += attempt(f"confusion, {evaluation.name}", confusion_figure, study, evaluation)
     if not blocks:
@@ -140,17 +137,34 @@ def results_section(study: Study) -> Section:
     return Section("results", "Results", tuple(blocks))
 
 
-def results_table(evaluation: Evaluation) -> Table:
-    """All records over everybody, grouped by decoder; footnotes say which null and bootstrap."""
-    return record_table(
-        pooled(evaluation), f"All scores of the embedding “{evaluation.name}”", by_person=False
-    )
+def results_table(study: Study, evaluation: Evaluation) -> Iterator[Block]:
+    """The score of the verdict for every decoder; behind it all other scores."""
+    metric = headline_metric(evaluation)
+    records = pooled(evaluation)
+    main = [r for r in records if r["metric"] == metric]
+    yield record_table(main, f"{wording.metric_name(metric)} of every decoder")
+    chosen = Counter(evaluation.attrs.get("selected", {}).values())
+    if chosen:
+        text = ", ".join(
+            f"{wording.decoder_name(d)} in {wording.count(n, 'fold')}"
+            for d, n in chosen.most_common()
+        )
+        yield Text(f"Selected by cross-validation inside the training data: {text}.", "note")
+    yield record_table(records, f"All {len(records)} scores", folded=True)
 
 
-def record_table(records: list[dict], caption: str, by_person: bool) -> Table:
+def headline_metric(evaluation: Evaluation) -> str:
+    """The metric that the verdict speaks of."""
+    return str(evaluation.verdict.get("metric") or pooled(evaluation)[0]["metric"])
+
+
+def record_table(
+    records: list[dict], caption: str, *, by_person: bool = False, folded: bool = False
+) -> Table:
     """Records as a table; equal descriptions of null and bootstrap share one footnote."""
     require(records or None, "any record in metrics.json")
     ways: dict[str, str] = {}
+    one_metric = len({record["metric"] for record in records}) == 1
     rows = []
     before = None
     for record in records:
@@ -166,11 +180,13 @@ def record_table(records: list[dict], caption: str, by_person: bool) -> Table:
             candidates = f"{wording.plain(few)} – {candidates}"
         who = (str(record.get("subject", "")),) if by_person else ()
         group = (*who, decoder)
-        shown = who + (wording.decoder_name(decoder),) if group != before else ("",) * len(group)
+        shown = (*who, wording.decoder_name(decoder)) if group != before else ("",) * len(group)
+        if before and group != before and group[:-1] == before[:-1]:
+            shown = ("",) * len(who) + shown[-1:]
         rows.append(
             (
                 *shown,
-                wording.metric_name(metric),
+                *(() if one_metric else (wording.metric_name(metric),)),
                 wording.score(metric, record.get("value")),
                 wording.interval(metric, record.get("ci_low"), record.get("ci_high")),
                 wording.score(metric, record.get("chance")),
@@ -181,15 +197,16 @@ def record_table(records: list[dict], caption: str, by_person: bool) -> Table:
             )
         )
         before = group
-    names = ("Person",) * by_person + ("Decoder", "Metric")
+    names = ("Person",) * by_person + ("Decoder",) + ("Metric",) * (not one_metric)
     numeric = ("Value", level_of(records[0]), "Chance", "p", "Queries", "Candidates")
     columns = (*map(Column, names), *(Column(n, True) for n in numeric), Column("How"))
-    return Table(caption, columns, tuple(rows), tuple(f"{m} {way}" for way, m in ways.items()))
+    notes = tuple(f"{mark} {way}" for way, mark in ways.items())
+    return Table(caption, columns, tuple(rows), notes, folded)
 
 
 def score_figure(study: Study, evaluation: Evaluation) -> Block:
     """The headline score of every decoder beside chance and null."""
-    metric = str(evaluation.verdict.get("metric") or pooled(evaluation)[0]["metric"])
+    metric = headline_metric(evaluation)
     rows = []
     for record in pooled(evaluation):
         if record["metric"] != metric:
@@ -244,10 +261,14 @@ def confusion_figure(study: Study, evaluation: Evaluation) -> Iterator[Block]:
     stored = evaluation.confusion
     if stored is not None and decoder in (found := _names(stored["confusion"], "decoder")):
         array = stored["confusion"].isel(decoder=found.index(decoder))
-        ids = _names(array, "true")
-        order = np.argsort([study.category(i) for i in ids], kind="stable")
+        labels = _names(array, "true")
+        known = {str(r["label"]): str(r["category"]) for r in study.stimuli.values()}
+        category = [known.get(label) or study.category(label) for label in labels]
+        order = np.argsort(category, kind="stable")
         counts = np.asarray(array.values)[np.ix_(order, order)]
-        labels, what = [study.label(ids[i]) for i in order], "stimuli"
+        labels = [study.label(labels[i]) for i in order]
+        level = str(stored.attrs.get("level", "stimulus"))
+        what = "categories" if level == "category" else "stimuli"
     else:
         counts, labels = _category_confusion(study, evaluation, decoder)
         what = "categories"
@@ -303,8 +324,12 @@ def _people(evaluation: Evaluation) -> Iterator[Block]:
     yield Heading(f"Embedding “{evaluation.name}”")
     own = [r for r in evaluation.records if str(r.get("subject", "all")) != "all"]
     if own:
-        own.sort(key=lambda r: (str(r["subject"]), str(r.get("decoder", ""))))
-        yield record_table(own, "Scores per person", by_person=True)
+        own.sort(key=lambda r: str(r["subject"]))
+        metric = headline_metric(evaluation)
+        main = [r for r in own if r["metric"] == metric]
+        caption = f"{wording.metric_name(metric)} of every person"
+        yield record_table(main, caption, by_person=True)
+        yield record_table(own, f"All {len(own)} scores per person", by_person=True, folded=True)
     yield fold_table(evaluation)
 
 

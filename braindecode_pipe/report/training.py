@@ -48,9 +48,10 @@ def _learning(study: Study, embedding: str) -> Iterator[Block]:
 def _curve(embedding: str, decoder: str, logs: list[pd.DataFrame]) -> Block:
     name = wording.decoder_name(decoder)
     epochs = [len(log) for log in logs]
+    span = " to ".join(map(str, sorted({min(epochs), max(epochs)})))
     caption = (
         f"{name[:1].upper()}{name[1:]} into “{embedding}”, "
-        f"{wording.count(len(logs), 'fit')} of {min(epochs)} to {max(epochs)} epochs."
+        f"{wording.count(len(logs), 'fit')} of {span} epochs."
     )
     last = np.nanmedian([float(log["train_loss"].iloc[-1]) for log in logs])
     alt = f"Learning curves of the {name}: median training loss at the end {wording.plain(last)}"

@@ -11,17 +11,26 @@ METRICS = {
     "balanced_accuracy": "Balanced accuracy",
     "category_accuracy": "Category accuracy",
     "pair_accuracy": "Pair accuracy",
+    "event_pair_accuracy": "Pair accuracy of single events",
     "median_rank": "Median rank",
     "normalized_rank": "Normalized rank",
     "auc": "AUC",
+}
+DATATYPES = {
+    "eeg": "EEG",
+    "meg": "MEG",
+    "ieeg": "intracranial EEG",
+    "bold": "fMRI",
+    "parcels": "fMRI, parcels",
+    "epochs": "epochs",
 }
 DECODERS = {
     "ridge": "ridge",
     "logistic": "logistic regression",
     "mlp": "multilayer perceptron",
     "conv": "convolutional network",
-    "selected": "selected by nested cross-validation",
-    "prior": "prior only (no brain data)",
+    "selected": "selected in each fold",
+    "prior": "prior (no brain data)",
 }
 
 
@@ -113,6 +122,20 @@ def duration(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def similarity(value: object) -> str:
+    """A score of a candidate with two decimals and a real minus sign."""
+    value = number(value)
+    if not math.isfinite(value):
+        return NOTHING
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
+
+
+def datatypes(names: list[str]) -> str:
+    """Kinds of recording as people call them."""
+    return joined([DATATYPES.get(name, name) for name in names])
 
 
 def joined(names: list[str], most: int = 8) -> str:

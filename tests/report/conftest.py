@@ -281,7 +281,7 @@ def build_study(
     folder: Path,
     *,
     modality: str = "eeg",
-    snr: float = 1.5,
+    snr: float = 0.8,
     origin: str = "recorded",
     names: Names | None = None,
     zero_shot: bool = False,
