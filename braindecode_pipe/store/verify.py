@@ -21,6 +21,7 @@ from braindecode_pipe.store.index import (
     parse_nodes,
     read_bytes,
 )
+from braindecode_pipe.store.layout import crc32c
 from braindecode_pipe.store.paths import list_files
 
 
@@ -56,7 +57,9 @@ def _problems(root: Path) -> Iterator[Problem]:
     try:
         manifest = read_bytes(root / MANIFEST)
         if read_bytes(root / COMMITTED) != marker(manifest):
+            # One checksum differs: which of the two files changed cannot be known.
             yield Problem(COMMITTED, f"the checksum of {MANIFEST}", "another")
+            yield Problem(MANIFEST, f"the checksum in {COMMITTED}", f"{crc32c(manifest):08x}")
         entries = parse_manifest(manifest, root / MANIFEST)
         sizes = list_files(root)
     except (StoreError, UnsafePathError) as error:

@@ -29,9 +29,9 @@ class StoreWriter:
     The template of the result is checked before a byte is written. Variables of the template that
     hold values (coordinates, small tables) are written as they are when the block ends, unless
     they were written before. Variables that are placeholders must be written in the block: those
-    backed by dask (``dask.array.zeros(shape, dtype=...)``), and numpy arrays broadcast from one value
-    (``np.broadcast_to(np.float32(0), shape)``). An exception in the block leaves the target as it
-    was. Equal content gives equal bytes.
+    backed by dask (``dask.array.zeros(shape, dtype=np.float32)``), and numpy arrays broadcast from
+    one value (``np.broadcast_to(np.float32(0), shape)``). An exception in the block leaves the
+    target as it was. Equal content gives equal bytes.
 
     Parameters
     ----------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,17 @@ def _events(n: int = 3) -> xr.Dataset:
         }
     )
     return table_to_dataset(table, "event")
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """A folder in memory where the system has one: syncing every file to a disk takes long."""
+    memory = "/dev/shm"
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import xarray as xr
 
 from braindecode_pipe.errors import IncompleteStoreError
 from braindecode_pipe.schema import sensor_coords, signal_dataset
-from braindecode_pipe.store import open_signal, open_store, verify_store, write_store
+from braindecode_pipe.store import open_store, verify_store, write_store
 
 KILLED = 17
 
@@ -73,7 +73,6 @@ def version_of(path: Path) -> str:
         return "none"
     version = {1.0: "old", 2.0: "new"}[read.attrs["value"]]
     xr.testing.assert_identical(read, dataset(read.attrs["value"]))
-    np.testing.assert_array_equal(open_signal(path).read(0, 90), read["signal"].values)
     if verify_store(path):
         raise SystemExit(f"damaged: {verify_store(path)}")
     return version
@@ -115,7 +114,7 @@ def main(folder: Path, scenario: str) -> None:
         # a second one, at every operation of the writer that cleans up.
         first = min(i for i, name in enumerate(operations) if name.startswith("rename"))
     for number in range(first, len(operations)):
-        seconds = range(12) if scenario == "recover" else [None]
+        seconds = range(7) if scenario == "recover" else [None]
         for second in seconds:
             path = prepare()
             if not write_until(path, 2.0, number):

@@ -16,14 +16,15 @@ from braindecode_pipe.store.signal import ChunkMaps
 
 
 @pytest.mark.parametrize("kind", ["eeg", "parcel"])
-@pytest.mark.parametrize("chunk", [900, 300, 7, 1])
-def test_windows_equal_slices(tmp_path, make_signal, kind, chunk):
-    dataset = make_signal(kind=kind)
+@pytest.mark.parametrize(("n", "chunk"), [(900, 900), (900, 300), (400, 7), (30, 1)])
+def test_windows_equal_slices(tmp_path, make_signal, kind, n, chunk):
+    dataset = make_signal(kind=kind, n_times=n)
     write_store(tmp_path / "s", {"": dataset}, chunks={"time": chunk})
     signal = open_signal(tmp_path / "s")
     values = dataset["signal"].values
     rng = np.random.default_rng(0)
-    windows = [(0, 900), (0, 0), (900, 900), (299, 301), *np.sort(rng.integers(0, 901, (30, 2)))]
+    windows = [(0, n), (0, 0), (n, n), (n // 3 - 1, n // 3 + 1)]
+    windows += [tuple(np.sort(rng.integers(0, n + 1, 2))) for _ in range(30)]
     for start, stop in windows:
         window = signal.read(start, stop)
         assert window.dtype == np.float32
