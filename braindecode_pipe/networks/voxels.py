@@ -28,9 +28,9 @@ class VoxelMLP(nn.Module):
         n_out: int,
         *,
         hidden: int = 256,
-        depth: int = 1,
-        dropout: float = 0.3,
-        input_dropout: float = 0.0,
+        depth: int = 0,
+        dropout: float = 0.5,
+        input_dropout: float = 0.3,
     ) -> None:
         super().__init__()
         self.first = nn.Sequential(nn.Dropout(input_dropout), nn.Linear(n_in, hidden))

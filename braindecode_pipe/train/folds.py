@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan, check_disjoint
-from braindecode_pipe.store import open_signal, open_store
+from braindecode_pipe.store import Signal, open_signal, open_store
 
 IN_MEMORY_BYTES = 1 << 30
 
@@ -129,6 +130,28 @@ class Fold:
         }
 
 
+def open_signals(paths: Mapping[str, Path], recordings: Iterable[str]) -> dict[str, Signal]:
+    """Signals of those recordings that have a store, in the order given.
+
+    The folds of a study read the same stores: a process keeps what it has opened, for as long as
+    the marker of the store is the same file.
+    """
+    opened = {}
+    for name in dict.fromkeys(map(str, recordings)):
+        if name in paths:
+            path = Path(paths[name])
+            marker = path / "COMMITTED"
+            state = marker.stat() if marker.exists() else None
+            version = (0, 0) if state is None else (state.st_ino, state.st_mtime_ns)
+            opened[name] = _open(path, version)
+    return opened
+
+
+@lru_cache(maxsize=256)
+def _open(path: Path, version: tuple[int, int]) -> Signal:
+    return open_signal(path)
+
+
 def read_fold(
     plan: StudyPlan, fold: int, target: str, window: WindowSection, signals: Mapping[str, Path]
 ) -> Fold:
@@ -157,9 +180,7 @@ def read_fold(
         shown & np.isin(role, [ROLES[r] for r in ("train", "validation", "test")])
     )
     events = plan.events.iloc[rows].reset_index(drop=True)
-    opened = {
-        r: open_signal(signals[r]) for r in dict.fromkeys(events["recording"]) if r in signals
-    }
+    opened = open_signals(signals, events["recording"])
     estimate = None
     delay = window.delay
     if delay == "estimate":

@@ -13,7 +13,7 @@ import numpy as np
 from braindecode_pipe.errors import ModelError
 
 # Penalties of logistic regression relative to features of unit mean square length.
-LOGISTIC_C = (1.0, 10.0, 100.0, 1000.0)
+LOGISTIC_C = (1.0, 10.0, 100.0)
 LOGISTIC_FOLDS = 3
 
 
@@ -222,7 +222,7 @@ def _logistic(Z: np.ndarray, classes: np.ndarray, C: float) -> tuple[np.ndarray,
     """Weights ``(n, n_classes)`` and intercepts; two classes get opposite halves."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=C, max_iter=5000, tol=1e-5).fit(Z, classes)
+    model = LogisticRegression(C=C, max_iter=5000, tol=1e-4).fit(Z, classes)
     weights, intercept = model.coef_.T, model.intercept_
     if weights.shape[1] == 1:
         weights = np.concatenate([-weights, weights], axis=1) / 2

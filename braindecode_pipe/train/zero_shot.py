@@ -22,8 +22,8 @@ from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import TrainSection, ZeroShotSection
 from braindecode_pipe.schema import SCHEMA_VERSION, join_data_origin
 from braindecode_pipe.splits import StudyPlan
-from braindecode_pipe.store import open_signal, write_store
-from braindecode_pipe.train.folds import check_one_layout
+from braindecode_pipe.store import write_store
+from braindecode_pipe.train.folds import check_one_layout, open_signals
 from braindecode_pipe.train.linear import fit_ridge, moments
 
 
@@ -75,8 +75,7 @@ def run_zero_shot(
         parts, origins = [], set()
         for subject in sorted(set(events["subject"].astype(str))):
             own = events[events["subject"].astype(str) == subject].reset_index(drop=True)
-            opened = {r: open_signal(signals[r]) for r in dict.fromkeys(own["recording"])
-                      if r in signals}  # fmt: skip
+            opened = open_signals(signals, own["recording"])
             parts.append(_of_subject(section, zero_shot, own, opened))
             origins |= {str(s.attrs["data_origin"]) for s in opened.values()}
     dataset = _dataset(pd.concat([table for table, _ in parts], ignore_index=True),
