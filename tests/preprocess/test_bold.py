@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import json
 
 import nibabel
 import numpy as np
-import pandas as pd
 import pytest
 from nilearn.image import smooth_img
 from nilearn.signal import clean
@@ -301,77 +299,6 @@ def test_f24_repetition_times_that_cannot_be(how, error, text, study):
         study(**how)
 
 
-def fmriprep(root, data, affine, write_bold):
-    """An image in fMRIPrep's form with its mask and confounds; returns the image's path."""
-    base = "derivatives/fmriprep/sub-01/func/sub-01_task-x_run-1"
-    name = write_bold(root, data, name=f"{base}_space-T1w_desc-preproc_bold.nii.gz")
-    brain = np.zeros(data.shape[:3], np.uint8)
-    brain[2:4, 2:5, 1:3] = 1
-    nibabel.save(
-        nibabel.Nifti1Image(brain, affine), root / f"{base}_space-T1w_desc-brain_mask.nii.gz"
-    )
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame(
-        rng.normal(size=(40, 6)) * 0.1,
-        columns=["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"],
-    )
-    table["trans_x_derivative1"] = table["trans_x"].diff()
-    table["non_steady_state_outlier00"] = (np.arange(40) == 0).astype(int)
-    table.to_csv(
-        root / f"{base}_desc-confounds_timeseries.tsv", sep="\t", index=False, na_rep="n/a"
-    )
-    return name, brain.astype(bool), table
-
-
-def test_fmriprep_form_with_mask_confounds_and_motion(
-    tmp_path, make_bold, write_bold, run_stage, bold_affine
-):
-    data, _ = make_bold()
-    name, brain, table = fmriprep(tmp_path, data, bold_affine, write_bold)
-    planted = data.astype(np.float32) + 300 * table["trans_x"].to_numpy(np.float32)
-    write_bold(tmp_path, planted, name=name)
-    chosen = ["trans_x", "trans_x_derivative1"]
-    out = run_stage(tmp_path, name, tmp_path / "a.zarr", "bold",
-                    bold={"confounds": chosen, "dummy_scans": 2})  # fmt: skip
-    root, qc = open_store(out), open_store(out, "qc")
-    assert root.sizes["sensor"] == brain.sum() and root.attrs["position_frame"] == "T1w"
-    confounds = table[chosen].to_numpy()
-    expected = clean(
-        planted[brain][:, 2:].T.astype(float), detrend=True, standardize="zscore_sample",
-        confounds=confounds[2:], filter=False, t_r=2.0,
-    ).T  # fmt: skip
-    np.testing.assert_allclose(root["signal"].values, expected, atol=1e-5)
-    motion = table["trans_x"].to_numpy()[2:]
-    assert max(abs(np.corrcoef(row, motion)[0, 1]) for row in root["signal"].values) < 1e-3
-    assert root["time_good"].values.all()  # the unsteady volume is one of the dummy scans
-    assert qc["framewise_displacement"].shape == (38,)
-    plain = run_stage(tmp_path, name, tmp_path / "b.zarr", "bold")
-    assert list(np.flatnonzero(~open_store(plain)["time_good"].values)) == [0]
-    assert np.isnan(open_store(plain, "qc")["framewise_displacement"].values[0])
-
-
-def test_f25_confounds_that_do_not_fit(tmp_path, make_bold, write_bold, run_stage, bold_affine):
-    name, _, table = fmriprep(tmp_path, make_bold()[0], bold_affine, write_bold)
-    path = next(tmp_path.rglob("*confounds*"))
-
-    def attempt(*columns):
-        return run_stage(tmp_path, name, tmp_path / "a.zarr", "bold",
-                         bold={"confounds": list(columns)})  # fmt: skip
-
-    with pytest.raises(DataError, match="not in the table(.|\n)*trans_w(.|\n)*trans_"):
-        attempt("trans_w")
-    table.loc[7, "rot_z"] = np.nan
-    table.to_csv(path, sep="\t", index=False, na_rep="n/a")
-    with pytest.raises(DataError, match="confounds are not finite(.|\n)*rot_z"):
-        attempt("rot_z")
-    table.iloc[:-1].to_csv(path, sep="\t", index=False, na_rep="n/a")
-    with pytest.raises(DataError, match="do not fit(.|\n)*40 rows(.|\n)*39 rows"):
-        attempt("rot_x")
-    path.unlink()
-    with pytest.raises(MissingFileError, match="confounds table is not there"):
-        attempt("rot_x")
-
-
 def test_not_a_series(tmp_path, run_stage, bold_affine):
     path = tmp_path / "sub-01_bold.nii.gz"
     with pytest.raises(MissingFileError, match="the image is not there"):
@@ -390,69 +317,6 @@ def test_f46_equal_work_gives_equal_bytes(tmp_path, make_bold, write_bold, run_s
         name = write_bold(tmp_path / folder, make_bold()[0])
         stores.append(run_stage(tmp_path / folder, name, tmp_path / f"{folder}.zarr", "bold"))
     assert store_hash(stores[0]) == store_hash(stores[1])
-
-
-@pytest.fixture
-def parcels(tmp_path, run_stage):
-    """``parcels(values, atlas=True, sidecar={...})`` -> path of the store."""
-
-    def call(values, atlas=True, sidecar=None, header=None, **bold):
-        folder = tmp_path / "data"
-        name = "sub-01/func/sub-01_task-x_seg-Box_timeseries.tsv"
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        header = header or [f"p{i}" for i in range(values.shape[1])]
-        lines = ["\t".join(header), *("\t".join(map(repr, map(float, row))) for row in values)]
-        (folder / name).write_text("\n".join(lines) + "\n")
-        meta = {"RepetitionTime": 1.5} if sidecar is None else sidecar
-        (folder / name.replace(".tsv", ".json")).write_text(json.dumps(meta))
-        if atlas:
-            labels = np.zeros((6, 4, 4), np.int16)
-            labels[0:2, 1, 1], labels[4, 2, 1:3], labels[5, 3, 3] = 1, 5, 9
-            image = nibabel.Nifti1Image(labels, np.diag([2.0, 2.0, 2.0, 1.0]))
-            nibabel.save(image, folder / "atlas-Box_dseg.nii.gz")
-        return run_stage(folder, name, tmp_path / "p.zarr", "parcels", bold=bold)
-
-    return call
-
-
-def test_parcels_are_cleaned_and_placed(parcels):
-    values = np.random.default_rng(0).normal(5, 2, (50, 3))
-    root = open_store(parcels(values, dummy_scans=2))
-    expected = clean(values[2:], detrend=True, standardize="zscore_sample", filter=False, t_r=1.5).T
-    np.testing.assert_allclose(root["signal"].values, expected, atol=1e-5)
-    np.testing.assert_allclose(
-        root["position"].values,
-        [[0.001, 0.002, 0.002], [0.008, 0.004, 0.003], [0.01, 0.006, 0.006]],
-    )
-    assert set(root["kind"].values) == {"parcel"} and root.attrs["t_r"] == 1.5
-    assert root["time"].values[0] == 3.0
-
-
-def test_parcels_without_an_atlas_or_repetition_time(parcels):
-    values = np.random.default_rng(0).normal(size=(20, 4))
-    out = parcels(values, sidecar={"SamplingFrequency": 0.5})
-    assert open_store(out).attrs["t_r"] == 2.0
-    assert np.isnan(open_store(out)["position"].values).all()
-    assert "3 labels for 4 parcels" in open_store(out, "qc").attrs["warnings"][0]
-    with pytest.raises(DataError, match="no repetition time(.|\n)*preprocess.bold.t_r"):
-        parcels(values, sidecar={})
-    assert open_store(parcels(values, sidecar={}, t_r=1.1)).attrs["t_r"] == 1.1
-
-
-def test_parcel_tables_that_cannot_be(parcels, tmp_path, run_stage):
-    values = np.random.default_rng(0).normal(size=(20, 3))
-    with pytest.raises(DataError, match="parcel names repeat(.|\n)*a"):
-        parcels(values, header=["a", "b", "a"])
-    values[4, 1] = np.nan
-    with pytest.raises(DataError, match="1 cells are not, first in row 6, column p1"):
-        parcels(values)
-    values[4, 1] = 0
-    values[:, 2] = 3.0
-    root = open_store(parcels(values))
-    assert list(root["sensor_good"].values) == [True, True, False]
-    assert not root["signal"].values[2].any()
-    with pytest.raises(MissingFileError, match="time series are not there"):
-        run_stage(tmp_path, "no_timeseries.tsv", tmp_path / "a.zarr", "parcels")
 
 
 def test_every_error_is_one_of_ours(tmp_path, run_stage):

