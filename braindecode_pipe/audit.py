@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from braindecode_pipe.errors import MissingFileError
+from braindecode_pipe.evaluate.queries import fold_number
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import is_committed, open_store, store_attrs
@@ -102,10 +103,11 @@ def audit_plan(plan: StudyPlan, attrs: dict[str, Any]) -> list[Finding]:
 def audit_prediction(path: Path, plan: StudyPlan) -> Iterator[Finding]:
     """Findings about one prediction store: the events it holds, and what its decoder saw."""
     dataset = open_store(path)
-    decoder, fold = dataset.attrs.get("decoder", "?"), int(dataset.attrs.get("fold", -1))
-    if not 0 <= fold < len(plan.folds):
-        yield Finding("error", "fold", "", f"{decoder} was trained on fold number {fold}, which "
-                      "the plan does not have", (path.parent.name,))  # fmt: skip
+    decoder, given = dataset.attrs.get("decoder", "?"), dataset.attrs.get("fold", "")
+    fold = fold_number(given, plan)
+    if fold is None:
+        what = f"{decoder} was trained on a fold that the plan does not have"
+        yield _finding("error", "fold", str(given), what, [path.parent.name])
         return
     name = str(plan.folds["fold"].iloc[fold])
     tested = set(plan.events["event"].iloc[plan.rows(fold, "test")])

@@ -85,7 +85,7 @@ def run(
     SplitError
         A fold with fewer than two candidates.
     """
-    found = _read_all(name, predictions)
+    found = _read_all(name, predictions, plan)
     decoders = list(dict.fromkeys(decoder for decoder, _ in found))
     target = next(iter(found.values())).target
     labels = _labels(plan, target)
@@ -145,10 +145,12 @@ def run(
     write_store(out, groups, attrs=attrs, files={"metrics.json": metrics_json(records)})
 
 
-def _read_all(name: str, paths: Sequence[Path]) -> dict[tuple[str, int], FoldPrediction]:
+def _read_all(
+    name: str, paths: Sequence[Path], plan: StudyPlan
+) -> dict[tuple[str, int], FoldPrediction]:
     found: dict[tuple[str, int], FoldPrediction] = {}
     for path in paths:
-        part = read_prediction(path)
+        part = read_prediction(path, plan)
         key = (part.decoder, part.fold)
         if part.embedding != name or key in found:
             raise DataError(

@@ -55,7 +55,8 @@ class FoldTask:
     ids : (m,) candidate stimuli
     rows : event id -> position in ``plan.events``
     shown : (m,) int, how often training showed each candidate
-    level : (m,) int codes of the candidates in the confusion matrix
+    level : (m,) int codes of the candidates in the confusion matrix, or None where there is none
+    n_levels : rows of the confusion matrix
     category : (m,) int codes, or None where there are no categories
     """
 
@@ -63,6 +64,7 @@ class FoldTask:
     ids: np.ndarray
     shown: np.ndarray
     level: np.ndarray | None
+    n_levels: int
     category: np.ndarray | None
 
 
@@ -83,13 +85,23 @@ class ScoredFold:
     confusion: np.ndarray | None
 
 
-def read_prediction(path: Path) -> FoldPrediction:
+def fold_number(name: str | int, plan: StudyPlan) -> int | None:
+    """Position of a fold, given by name or number, in ``plan.folds``; None where it is not."""
+    if isinstance(name, str):
+        found = np.flatnonzero(plan.folds["fold"].astype(str) == name)
+        return int(found[0]) if len(found) else None
+    return int(name) if 0 <= int(name) < len(plan.folds) else None
+
+
+def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
     """Read one prediction store.
 
     Raises
     ------
     SchemaError
         An attribute that evaluation needs is missing.
+    DataError
+        The plan has no such fold.
     """
     dataset = open_store(path)
     attrs = dataset.attrs
@@ -101,11 +113,20 @@ def read_prediction(path: Path) -> FoldPrediction:
             expected='kind "prediction" with decoder, fold, embedding, target',
             found=f"kind {attrs.get('kind')!r}, without {', '.join(missing) or 'nothing'}",
         )
+    fold = fold_number(attrs["fold"], plan)
+    if fold is None:
+        raise DataError(
+            "a prediction is of a fold that the plan does not have",
+            file=path,
+            expected=", ".join(plan.folds["fold"].astype(str)),
+            found=str(attrs["fold"]),
+            remedy="run the stage train again",
+        )
     normalizer = open_store(path, "normalizer") if "normalizer" in list_groups(path) else None
     inner = attrs.get("inner_score")
     return FoldPrediction(
         decoder=str(attrs["decoder"]),
-        fold=int(attrs["fold"]),
+        fold=fold,
         events=_texts(dataset["event"].values),
         stimuli=_texts(dataset["stimulus"].values),
         values=np.asarray(dataset["prediction"].values),
@@ -170,6 +191,7 @@ def make_task(
         np.array(ids, dtype=object),
         np.array([int(counts.get(s, 0)) for s in ids]),
         None if level is None else np.array([level[s] for s in ids]),
+        0 if level is None else max(level.values()) + 1,
         None if category is None else np.array([category[s] for s in ids]),
     )
 
@@ -248,8 +270,7 @@ def score_fold(
     greater, ties = np.zeros((n, width), np.int32), np.ones((n, width), np.int32)
     same = None if task.category is None else np.zeros((n, width), np.float32)
     decision = np.zeros(n) if m == 2 else None
-    n_levels = 0 if task.level is None else int(task.level.max()) + 1
-    confusion = None if task.level is None else np.zeros((n_levels, n_levels))
+    confusion = None if task.level is None else np.zeros((task.n_levels, task.n_levels))
     k = min(TOP, m)
     best, best_scores = np.zeros((n, k), np.int64), np.zeros((n, k), np.float32)
     true_score = np.zeros(n, np.float32)
@@ -267,7 +288,9 @@ def score_fold(
         if decision is not None:
             decision[rows] = scores[:, 1].astype(float) - scores[:, 0]
         if confusion is not None:
-            np.add.at(confusion, task.level[truth[rows]], _by_code(winners, task.level, n_levels))
+            np.add.at(
+                confusion, task.level[truth[rows]], _by_code(winners, task.level, task.n_levels)
+            )
     items = table.assign(
         stimulus=stimuli,
         rank=1 + greater[np.arange(n), label] + (ties[np.arange(n), label] - 1) / 2,

@@ -92,7 +92,8 @@ class SmallStudy:
             truth = self.vectors[[position[s] for s in own["stimulus_object"]]]
             noise = self.rng.standard_normal(truth.shape)
             attrs = {
-                "decoder": decoder, "fold": fold, "subject": str(own["subject"].iloc[0]),
+                "decoder": decoder, "fold": str(self.plan.folds["fold"].iloc[fold]),
+                "subject": str(own["subject"].iloc[0]),
                 "embedding": "objects", "target": "object", "data_origin": origin,
                 "fit_scope": self.plan.scope(fold).hash(),
                 **({} if inner is None else {"inner_score": inner}),
