@@ -6,6 +6,7 @@ touches a file. A change of what is written here needs a new ``SCHEMA_VERSION`` 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,18 +20,37 @@ SCHEMA_VERSION = "1"
 
 KINDS = ("signal", "response", "table", "embedding", "prediction", "qc")
 SENSOR_KINDS = (
-    "eeg", "mag", "grad", "ref_meg", "seeg", "ecog", "dbs", "voxel", "vertex", "parcel",
+    "eeg",
+    "mag",
+    "grad",
+    "ref_meg",
+    "seeg",
+    "ecog",
+    "dbs",
+    "voxel",
+    "vertex",
+    "parcel",
 )
 UNITS = ("V", "T", "T/m", "a.u.")
 DATA_ORIGINS = ("recorded", "simulated", "mixed")
 ROLES = {"unused": 0, "train": 1, "validation": 2, "test": 3, "purged": 4}
-_ARRAY = {"signal": "signal", "response": "response", "embedding": "embedding",
-          "prediction": "prediction"}
+_ARRAY = {
+    "signal": "signal",
+    "response": "response",
+    "embedding": "embedding",
+    "prediction": "prediction",
+}
 _DIMS = {
     "signal": {("sensor", "time")},
     "response": {("event", "sensor"), ("event", "sensor", "time")},
     "embedding": {("stimulus", "feature"), ("stimulus", "step", "feature")},
     "prediction": {("query", "feature")},
+}
+# Coordinates that name the rows, and whether a name may come twice.
+_IDS = {
+    "response": {"event": True},
+    "embedding": {"stimulus": True},
+    "prediction": {"event": False, "stimulus": False},
 }
 
 
@@ -65,11 +85,14 @@ def sensor_coords(
     good : (n_sensors,) bool
     **extra
         Further columns: ``roi``, ``hemisphere`` (str), ``ijk`` (n_sensors, 3) int.
+
+    Raises
+    ------
+    SchemaError
+        When names repeat, or a column has another length.
     """
     n = len(names)
-    if len(set(names)) != n:
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise SchemaError("sensor names repeat", expected="unique names", found=", ".join(twice))
+    _refuse_repeats("sensor names", names)
     as_list = lambda value: [value] * n if isinstance(value, str) else list(value)  # noqa: E731
     xyz = np.full((n, 3), np.nan) if position is None else np.asarray(position, float)
     ori = np.zeros((n, 3)) if orientation is None else np.asarray(orientation, float)
@@ -84,6 +107,13 @@ def sensor_coords(
     for name, values in extra.items():
         values = np.asarray(values, dtype=object if isinstance(values, list) else None)
         coords[name] = (("sensor", "axis") if values.ndim == 2 else "sensor", values)
+    for name, (_, values) in coords.items():
+        if values.shape not in ((n,), (n, 3)):
+            raise SchemaError(
+                f"sensor column {name!r} has the wrong shape",
+                expected=f"({n},) or ({n}, 3)",
+                found=str(values.shape),
+            )
     return coords
 
 
@@ -105,10 +135,9 @@ def signal_dataset(
     time_good : (n_times,) bool, False where samples are scrubbed or annotated as bad
     """
     good = np.ones(len(times), bool) if time_good is None else np.asarray(time_good, bool)
-    dataset = xr.Dataset(
+    dataset = _build(
         {"signal": (("sensor", "time"), data)},
-        coords={**sensors, "time": ("time", np.asarray(times, float)),
-                "time_good": ("time", good)},
+        coords={**sensors, "time": ("time", np.asarray(times, float)), "time_good": ("time", good)},
         attrs={"schema_version": SCHEMA_VERSION, "kind": "signal", **attrs},
     )
     validate(dataset)
@@ -127,7 +156,7 @@ def response_dataset(
     coords: dict[str, Any] = {**sensors, "event": ("event", np.asarray(events, dtype=object))}
     if times is not None:
         coords["time"] = ("time", np.asarray(times, float))
-    dataset = xr.Dataset(
+    dataset = _build(
         {"response": (dims, data)},
         coords=coords,
         attrs={"schema_version": SCHEMA_VERSION, "kind": "response", **attrs},
@@ -147,7 +176,7 @@ def embedding_dataset(
     coords: dict[str, Any] = {"stimulus": ("stimulus", np.asarray(stimuli, dtype=object))}
     if step_times is not None:
         coords["step_time"] = ("step", np.asarray(step_times, float))
-    dataset = xr.Dataset(
+    dataset = _build(
         {"embedding": (dims, np.asarray(data, np.float32))},
         coords=coords,
         attrs={"schema_version": SCHEMA_VERSION, "kind": "embedding", **attrs},
@@ -163,7 +192,7 @@ def prediction_dataset(
 
     ``attrs`` holds fold, subject, decoder, embedding, target, checkpoint, data_origin.
     """
-    dataset = xr.Dataset(
+    dataset = _build(
         {"prediction": (("query", "feature"), np.asarray(data, np.float32))},
         coords={
             "event": ("query", np.asarray(events, dtype=object)),
@@ -178,23 +207,34 @@ def prediction_dataset(
 def table_to_dataset(
     table: pd.DataFrame, dim: str, attrs: Mapping[str, Any] | None = None
 ) -> xr.Dataset:
-    """A table as a dataset: one variable per column along ``dim`` (str, float, int or bool)."""
+    """A table as a dataset: one variable per column along ``dim``.
+
+    Columns become float64, int64, bool or text. Missing values are NaN in numbers (which makes
+    integers floats) and ``""`` in text; a column of booleans with missing values becomes text.
+    """
+    _refuse_repeats("columns", [str(name) for name in table.columns])
     variables = {}
     for name in table.columns:
         column = table[name]
-        if pd.api.types.is_bool_dtype(column):
+        whole = not column.isna().any()
+        if pd.api.types.is_bool_dtype(column) and whole:
             values: np.ndarray = column.to_numpy(bool)
-        elif pd.api.types.is_integer_dtype(column):
+        elif pd.api.types.is_integer_dtype(column) and whole:
             values = column.to_numpy(np.int64)
-        elif pd.api.types.is_float_dtype(column):
-            values = column.to_numpy(np.float64)
+        elif pd.api.types.is_float_dtype(column) or pd.api.types.is_integer_dtype(column):
+            values = column.to_numpy(np.float64, na_value=np.nan)
         else:
             values = column.map(lambda cell: "" if pd.isna(cell) else str(cell)).to_numpy(object)
         variables[str(name)] = (dim, values)
     return xr.Dataset(
         variables,
-        attrs={"schema_version": SCHEMA_VERSION, "kind": "table", "dim": dim,
-               "columns": [str(c) for c in table.columns], **(attrs or {})},
+        attrs={
+            "schema_version": SCHEMA_VERSION,
+            "kind": "table",
+            "dim": dim,
+            "columns": [str(c) for c in table.columns],
+            **(attrs or {}),
+        },
     )
 
 
@@ -242,18 +282,73 @@ def validate(dataset: xr.Dataset) -> None:
             expected=" | ".join(DATA_ORIGINS),
             found=repr(dataset.attrs.get("data_origin")),
         )
+    for name, unique in _IDS.get(kind, {}).items():
+        if name not in dataset.coords or dataset[name].dims != array.dims[:1]:
+            raise SchemaError(
+                f"{kind} without ids",
+                expected=f"coordinate {name!r} along {array.dims[0]!r}",
+                found=str(sorted(map(str, dataset.coords))),
+            )
+        if unique:
+            _refuse_repeats(f"ids of {name}", [str(v) for v in dataset[name].values])
     if kind in ("signal", "response"):
         _validate_sensors(dataset)
+        _validate_times(dataset, array)
 
 
 def _validate_sensors(dataset: xr.Dataset) -> None:
     for name in ("sensor", "kind", "unit", "position", "orientation", "sensor_good"):
         if name not in dataset.coords:
             raise SchemaError("sensor coordinate is missing", expected=name, found="nothing")
-    unknown = set(map(str, dataset["kind"].values)) - set(SENSOR_KINDS)
-    if unknown:
+        if dataset[name].dims[0] != "sensor":
+            raise SchemaError(
+                f"sensor coordinate {name!r} lies along another dimension",
+                expected="sensor",
+                found=str(dataset[name].dims),
+            )
+    for name, known in (("kind", SENSOR_KINDS), ("unit", UNITS)):
+        unknown = set(map(str, dataset[name].values)) - set(known)
+        if unknown:
+            raise SchemaError(
+                f"unknown {name} of sensor", expected=" | ".join(known), found=str(sorted(unknown))
+            )
+    for name in ("position", "orientation"):
+        if dataset[name].shape[1:] != (3,):
+            raise SchemaError(
+                f"sensor coordinate {name!r} has the wrong shape",
+                expected="(n_sensors, 3)",
+                found=str(dataset[name].shape),
+            )
+
+
+def _validate_times(dataset: xr.Dataset, array: xr.DataArray) -> None:
+    if "time" not in array.dims:
+        return
+    sfreq = dataset.attrs.get("sfreq")
+    if not isinstance(sfreq, (int, float, np.number)) or not 0 < sfreq < np.inf:
+        raise SchemaError("no sampling rate", expected="attrs['sfreq'] > 0 [Hz]", found=repr(sfreq))
+    if "time" not in dataset.coords:
+        raise SchemaError("no times", expected="coordinate 'time' [s]", found="nothing")
+    steps = np.diff(dataset["time"].values)
+    if not (steps > 0).all():
         raise SchemaError(
-            "unknown kind of sensor", expected=" | ".join(SENSOR_KINDS), found=str(sorted(unknown))
+            "times do not increase",
+            expected="every sample later than the one before",
+            found=f"{int((~(steps > 0)).sum())} steps that are not positive, or NaN",
         )
-    if "sfreq" not in dataset.attrs and "time" in dataset.dims:
-        raise SchemaError("no sampling rate", expected="attrs['sfreq'] [Hz]", found="nothing")
+
+
+def _refuse_repeats(what: str, names: list[str]) -> None:
+    twice = sorted(str(name) for name, n in Counter(names).items() if n > 1)
+    if twice:
+        shown = ", ".join(twice[:10]) + (f" and {len(twice) - 10} more" if len(twice) > 10 else "")
+        raise SchemaError(f"{what} repeat", expected="unique names", found=shown)
+
+
+def _build(variables: Mapping, coords: Mapping, attrs: Mapping) -> xr.Dataset:
+    try:
+        return xr.Dataset(variables, coords=coords, attrs=attrs)
+    except ValueError as error:
+        raise SchemaError(
+            "arrays that do not fit each other", expected="equal lengths", found=str(error)
+        ) from error
