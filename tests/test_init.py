@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from braindecode_pipe import pipeline
 from braindecode_pipe.errors import MissingFileError
 from braindecode_pipe.inspect import describe_survey, open_events, survey, write_recipe
-from braindecode_pipe.pipeline import check
+from braindecode_pipe.plan import run as plan
 from braindecode_pipe.recipe import Recipe, parse_recipe
 
 
@@ -31,7 +32,7 @@ def written(found) -> tuple[str, Recipe]:
 
 
 def errors(recipe: Recipe, data: Path) -> list[str]:
-    return [finding.text for finding in check(recipe, data) if finding.severity == "error"]
+    return [finding.text for finding in pipeline.check(recipe, data) if finding.severity == "error"]
 
 
 def parcels(
@@ -104,7 +105,8 @@ def test_loose_epochs(shared_data):
     assert recipe.plan.files == ["**/*_epo.fif"]
     emeg = recipe.preprocess.emeg
     assert (emeg.l_freq, emeg.h_freq, emeg.sfreq) == (None, None, None)
-    assert recipe.split.by == "time"
+    # A pause of six minutes leaves most of five blocks empty.
+    assert (recipe.split.by, recipe.split.n_folds) == ("time", 20)
     assert errors(recipe, shared_data / "n400-words") == []
 
 
@@ -231,6 +233,16 @@ def test_many_runs_are_dealt_into_ten_folds(tmp_path):
     assert errors(recipe, tmp_path) == []
 
 
+def test_the_recipe_runs(tmp_path):
+    for run in "123":
+        rows = ["face", "house", "rest"] * 5
+        parcels(tmp_path / "data", "01", run, events_table("trial_type", rows))
+    _, recipe = written(survey(tmp_path / "data"))
+    result = pipeline.run(recipe, tmp_path / "data", tmp_path / "out", until="evaluate", quiet=True)
+    assert result.failed == []
+    assert [row.unit for row in result.rows if row.stage == "evaluate"] == ["trial_type"]
+
+
 def test_preprocessed_images_are_taken_in_one_space(tmp_path):
     (tmp_path / "dataset_description.json").write_text(
         json.dumps({"Name": "Faces", "License": "CC0"})
@@ -286,8 +298,6 @@ def test_open_events_wants_a_plan(tmp_path):
 
 
 def test_open_events_takes_the_plan_that_was_written_last(tmp_path):
-    from braindecode_pipe.plan import run
-
     for number in "123":
         parcels(tmp_path / "data", "01", number, events_table("trial_type", ["face", "house"] * 3))
     _, recipe = written(survey(tmp_path / "data"))
@@ -295,7 +305,7 @@ def test_open_events_takes_the_plan_that_was_written_last(tmp_path):
     second = tmp_path / "out" / "plan" / "study" / "a.zarr"
     for store, runs in ((first, ["1", "2", "3"]), (second, ["1", "2"])):
         section = recipe.plan.model_copy(update={"runs": runs})
-        run(section=section, split=recipe.split, data=tmp_path / "data", out=store)
+        plan(section=section, split=recipe.split, data=tmp_path / "data", out=store)
     assert len(open_events(first)) == 18
     assert len(open_events(tmp_path / "out")) == 12
     assert list(open_events(second)["trial_type"].unique()) == ["face", "house"]

@@ -79,8 +79,8 @@ def show(result: RunResult, metrics: Iterable[Path]) -> None:
         out.print("Everything is up to date:", style="green")
     out.print(result.table())
     for path in metrics:
-        if path.is_file():
-            out.print(metrics_table(path))
+        if path.is_file() and (table := metrics_table(path)) is not None:
+            out.print(table)
     if result.report is not None:
         out.print(Text(f"Report: {result.report}", style="bold"))
     if result.failed:

@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from braindecode_pipe.inspect.survey import Column, Survey, sidecar_value
+from braindecode_pipe.inspect.choices import Target, choose_recordings, choose_target
+from braindecode_pipe.inspect.survey import Survey, sidecar_value
 from braindecode_pipe.recipe import EmegSection, toml_value
 from braindecode_pipe.recipe.text import toml_key
 
-# Events that present nothing to decode.
-_NO_STIMULUS = re.compile(
-    r"^(rest|baseline|fix(ation)?|iti|isi|pause|break|blank|instruction|cue|button|response|key"
-    r"|start|end|begin|stop|boundary|new segment|sync|trigger|experiment)s?([_ /:-].*)?$",
-    re.IGNORECASE,
-)
-_MAX_CLASSES = 100
 _MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 _SLOW = ("bold", "parcels")
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What is to be decoded."""
-
-    name: str
-    column: Column
-    kind: str
-    drop: tuple[str, ...] = ()
-    is_text: bool = False
-    is_decodable: bool = True
-
-    @property
-    def classes(self) -> list[str]:
-        return [level for level in self.column.levels if level not in self.drop]
 
 
 def write_recipe(found: Survey) -> str:
@@ -46,16 +24,16 @@ def write_recipe(found: Survey) -> str:
     One kind of data and one column of the events are chosen; the comments name the others. Copies
     of recordings are pointed out, not excluded: that is for the reader to decide.
     """
-    chosen, source = _recordings(found)
+    chosen, source = choose_recordings(found)
     events = found.events[
         (found.events["source"] == source)
         & found.events["recording"].isin(chosen["recording"].astype(str))
     ]
-    target = _target(found, events)
+    target = choose_target(found, events)
     parts = [
         _study(found, target),
         _plan(found, chosen, source, target),
-        _split(chosen, target),
+        _split(chosen, events, target),
         _preprocess(found, chosen),
         _embed(target),
         _train(found, chosen, events, target),
@@ -66,67 +44,10 @@ def write_recipe(found: Survey) -> str:
     return "\n".join(re.sub(r"[\x00-\x1f\x7f]+", " ", line) for line in lines)
 
 
-# --- choices -------------------------------------------------------------------------------------
-
-
-def _recordings(found: Survey) -> tuple[pd.DataFrame, str]:
-    """The usable recordings of one kind: preprocessed before raw, then those with most events."""
-    usable = found.recordings[found.recordings["problem"] == ""]
-    usable = found.recordings if usable.empty else usable
-    groups = [
-        (bool(source) and part["n_events"].sum() > 0, int(part["n_events"].sum()), source, part)
-        for (source, _), part in usable.groupby(["source", "datatype"])
-    ]
-    _, _, source, part = max(groups, key=lambda group: group[:2])
-    with_events = part[part["n_events"] > 0]
-    return (part if with_events.empty else with_events), source
-
-
-def _target(found: Survey, events: pd.DataFrame) -> _Target:
-    """Files before a closed set of labels, and that before words; trial_type where all fails."""
-    present = {name: column for name, column in found.columns.items()
-               if name in events and (events[name].astype(str) != "").any()}  # fmt: skip
-    for column in present.values():
-        if column.kind and not column.missing and len(column.levels) >= 4:
-            return _Target("picture" if column.kind == "image" else "sound", column, column.kind)
-    named = [name for name in ("trial_type", "label", "category", "condition") if name in present]
-    others = [name for name in present if name not in named and not present[name].kind]
-    for name in (*named, *others):
-        drop = _not_decodable(events, name, present[name])
-        left = len(present[name].levels) - len(drop)
-        if 2 <= left <= _MAX_CLASSES:
-            return _Target(_identifier(name), present[name], "concept", drop)
-    for name in others:
-        levels = list(present[name].levels)
-        words = sum(not re.fullmatch(r"[-+.\deE]+", level) for level in levels)
-        if len(levels) > _MAX_CLASSES and words > 0.9 * len(levels):
-            return _Target(_identifier(name), present[name], "concept", is_text=True)
-    column = present.get("trial_type", Column("trial_type", {}))
-    return _Target("trial_type", column, "concept", is_decodable=False)
-
-
-def _not_decodable(events: pd.DataFrame, name: str, column: Column) -> tuple[str, ...]:
-    """Levels that present nothing, or that one recording alone has (or one event)."""
-    levels = events[name].astype(str).str.strip()
-    several = events["recording"].nunique() > 1
-    return tuple(
-        level
-        for level, n in column.levels.items()
-        if _NO_STIMULUS.match(level)
-        or n < 2
-        or (several and events["recording"][levels == level].nunique() < 2)
-    )
-
-
-def _identifier(name: str) -> str:
-    clean = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or "stimulus"
-    return f"table_{clean}" if clean == "zero_shot" else clean
-
-
 # --- sections ------------------------------------------------------------------------------------
 
 
-def _study(found: Survey, target: _Target) -> list[str]:
+def _study(found: Survey, target: Target) -> list[str]:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(found.data).resolve().name).strip("._-")
     title = str(found.description.get("Name", "") or name)
     references = found.description.get("ReferencesAndLinks", [])
@@ -152,7 +73,7 @@ def _study(found: Survey, target: _Target) -> list[str]:
     ]
 
 
-def _plan(found: Survey, chosen: pd.DataFrame, source: str, target: _Target) -> list[str]:
+def _plan(found: Survey, chosen: pd.DataFrame, source: str, target: Target) -> list[str]:
     section, datatype = found.sections[source], str(chosen["datatype"].iloc[0])
     lines = ["[plan]"]
     others = sorted(set(found.recordings["datatype"]) - {datatype})
@@ -168,14 +89,13 @@ def _plan(found: Survey, chosen: pd.DataFrame, source: str, target: _Target) -> 
     lines.append("# allow_truncated = true  # use what is there of recordings that are cut short")
     lines += _exclusions(found)
     column = target.column
+    unused = [name for name in found.columns if name != column.name]
     lines += [
         "",
         f"[plan.stimuli.{target.name}]",
         f"kind = {toml_value(target.kind)}",
-        f"column = {toml_value(column.name)}" + _also(
-            [name for name in found.columns if name != column.name]
-        ),
-    ]  # fmt: skip
+        f"column = {toml_value(column.name)}" + _also(unused),
+    ]
     if target.kind != "concept":
         lines.append(f"folder = {toml_value(column.folder)}")
         lines += _category(found, target)
@@ -207,7 +127,7 @@ def _exclusions(found: Survey) -> list[str]:
     return lines
 
 
-def _category(found: Survey, target: _Target) -> list[str]:
+def _category(found: Survey, target: Target) -> list[str]:
     """A column with few levels that is constant for every file is its category."""
     column = target.column.name
     for name, other in found.columns.items():
@@ -221,15 +141,16 @@ def _category(found: Survey, target: _Target) -> list[str]:
     return []
 
 
-def _split(chosen: pd.DataFrame, target: _Target) -> list[str]:
+def _split(chosen: pd.DataFrame, events: pd.DataFrame, target: Target) -> list[str]:
     runs = chosen.groupby("subject")["recording"].nunique()
     slow = str(chosen["datatype"].iloc[0]) in _SLOW
     lines = ["# Decided before anything is fitted.", "[split]"]
+    purge = 'overlap = "purge"  # training windows that meet a test window are left out'
     if target.kind != "concept":
         lines += [
             'by = "stimulus"  # what is tested was never seen in training',
             f"n_folds = {min(5, len(target.column.levels))}",
-            'overlap = "purge"  # training windows that meet a test window are left out',
+            purge,
         ]
     elif runs.min() >= 3:
         folds = "  # leave one run out" if runs.max() <= 20 else ""
@@ -240,12 +161,27 @@ def _split(chosen: pd.DataFrame, target: _Target) -> list[str]:
     else:
         lines += [
             'by = "time"  # blocks of each recording; by = "run" needs several runs',
-            "n_folds = 5",
-            'overlap = "purge"  # training windows that meet a test window are left out',
+            f"n_folds = {_n_blocks(events)}",
+            purge,
             f"purge_s = {10.0 if slow else 1.0}",
         ]
     lines.append("# within_subject = false  # one decoder for all people")
     return lines
+
+
+def _n_blocks(events: pd.DataFrame) -> int:
+    """Into how many blocks of equal length a recording is cut, so that five or more hold events.
+
+    A recording with a long pause has empty blocks, which are no folds.
+    """
+    for n in (5, 10, 20, 40):
+        held = []
+        for _, onset in events.groupby("recording")["onset"]:
+            edges = np.linspace(onset.min(), onset.max(), n + 1)[1:-1]
+            held.append(len(set(np.searchsorted(edges, onset))))
+        if held and min(held) >= 5:
+            return n
+    return 5
 
 
 def _preprocess(found: Survey, chosen: pd.DataFrame) -> list[str]:
@@ -295,8 +231,7 @@ def _bold(found: Survey, chosen: pd.DataFrame, datatype: str) -> list[str]:
     confounds = _confounds(found, chosen)
     if confounds:
         lines.append(f"confounds = {toml_value(confounds)}")
-    t_r = 1 / float(chosen["sfreq"].max()) if chosen["sfreq"].notna().any() else None
-    if t_r is None:
+    if chosen["sfreq"].isna().all():
         lines.append("# t_r = 2.0  # [s]; neither header nor sidecar tells it")
     return lines
 
@@ -311,7 +246,7 @@ def _confounds(found: Survey, chosen: pd.DataFrame) -> list[str]:
     return [name for name in _MOTION if name in columns]
 
 
-def _embed(target: _Target) -> list[str]:
+def _embed(target: Target) -> list[str]:
     name = toml_key(target.name)
     lines = ["# What the decoders predict: a vector per stimulus.", f"[embed.{name}]"]
     if target.kind == "image":
@@ -325,7 +260,7 @@ def _embed(target: _Target) -> list[str]:
     return lines
 
 
-def _train(found: Survey, chosen: pd.DataFrame, events: pd.DataFrame, target: _Target) -> list[str]:
+def _train(found: Survey, chosen: pd.DataFrame, events: pd.DataFrame, target: Target) -> list[str]:
     datatype = str(chosen["datatype"].iloc[0])
     closed = target.kind == "concept" and not target.is_text
     decoders = "ridge | logistic | mlp | conv" if closed else "ridge | mlp | conv"

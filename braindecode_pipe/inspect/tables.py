@@ -33,8 +33,8 @@ _OPTIONAL = {
 }
 
 
-def metrics_table(path: str | Path) -> Table:
-    """Headline numbers of all people together, from a ``metrics.json``.
+def metrics_table(path: str | Path) -> Table | None:
+    """Headline numbers of all people together, from a ``metrics.json``; ``None`` without any.
 
     Raises
     ------
@@ -48,13 +48,16 @@ def metrics_table(path: str | Path) -> Table:
         raise CorruptStoreError(
             "the metrics cannot be read", file=path, expected="a list of records", found=str(error)
         ) from error
+    headlines = _headlines(rows)
+    if not headlines:
+        return None
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("embedding", "decoder", "metric"):
         table.add_column(name)
     for name in ("value", "interval", "chance", "p", "queries", "candidates"):
         table.add_column(name, justify="right")
     table.add_column("data")
-    for row in _headlines(rows):
+    for row in headlines:
         table.add_row(
             *(Text(str(row.get(name, ""))) for name in ("embedding", "decoder", "metric")),
             _number(row.get("value")),
@@ -79,6 +82,8 @@ def _headlines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row
         for row in pooled
         if row["metric"] in _HEADLINES
+        # With equally frequent stimuli the baseline that knows their frequencies is chance again.
+        and not (row.get("decoder") == "prior" and row["value"] == row.get("chance"))
         and _ALIASES.get(row["metric"]) not in by_name[row.get("embedding"), row.get("decoder")]
     ]
     return sorted(
