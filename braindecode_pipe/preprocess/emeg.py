@@ -211,6 +211,7 @@ class _Before:
     """Amplitude and spectrum of the recording as it was read."""
 
     names: list[str]
+    types: list[str]
     amplitude: np.ndarray
     freqs: np.ndarray
     psd: np.ndarray
@@ -230,7 +231,7 @@ def _inspect(inst: Any, section: EmegSection, path: Path, log: Log) -> _Before:
     inst.info["bads"] = [name for name in inst.ch_names if name in log.bad_reason]
     log.constant |= {n for n, row in zip(inst.ch_names, values) if row.max() == row.min()}
     freqs, psd = quality.spectrum(values, sfreq, min(2.0, window / sfreq * 2))
-    return _Before(list(inst.ch_names), amplitude, freqs, psd)
+    return _Before(list(inst.ch_names), types, amplitude, freqs, psd)
 
 
 def _good(inst: Any, gain: np.ndarray) -> np.ndarray:
@@ -254,11 +255,15 @@ def _qc(
     log: Log,
     good_share: float,
 ) -> xr.Dataset:
-    """Quality of one recording, for every channel that was picked, dropped ones included."""
+    """Quality of one recording, for every channel that was picked, dropped ones included.
+
+    ``unit`` is that of ``amplitude`` and of the root of the densities: before any scaling.
+    """
     freqs_after, density = after
     psd_after = np.full((len(before.names), len(freqs_after)), np.nan)
     psd_after[[before.names.index(name) for name in names]] = density
     reasons = [log.bad_reason.get(name, "") for name in before.names]
+    units = [quality.SI_UNITS.get(kind, "V") for kind in before.types]
     return xr.Dataset(
         {
             "psd_before": (("sensor", "freq"), before.psd.astype(np.float32)),
@@ -268,6 +273,8 @@ def _qc(
         },
         coords={
             "sensor": ("sensor", np.asarray(before.names, dtype=object)),
+            "kind": ("sensor", np.asarray(before.types, dtype=object)),
+            "unit": ("sensor", np.asarray(units, dtype=object)),
             "freq": ("freq", before.freqs),
             "freq_after": ("freq_after", freqs_after),
         },

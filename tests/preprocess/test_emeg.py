@@ -46,6 +46,8 @@ def test_nothing_asked_for_gives_the_recording(study, make_eeg, channel_names):
     assert root["time_good"].values.all() and root["sensor_good"].values.all()
     assert root.attrs["data_origin"] == "simulated" and root.attrs["content_hash"] == "0" * 64
     assert qc.attrs["kind"] == "qc" and qc.attrs["good_share"] == 1
+    assert set(qc["unit"].values) == {"V"} and set(qc["kind"].values) == {"eeg"}
+    assert (abs(np.log10(qc["amplitude"].values / 20e-6)) < 0.3).all()
 
 
 def test_filters_equal_the_calls_of_mne(study, make_eeg, channel_names):
