@@ -98,41 +98,28 @@ def run(
     together = not any(_tested_were_shown(task, plan, target) for task in tasks.values())
     closed = all((task.shown > 0).all() for task in tasks.values())
     scored, chosen = _score_all(found, decoders, tasks, plan, embedding, together)
-    records, nulls, tables, confusion = [], {}, [], {}
-    subjects = sorted(set(plan.events["subject"]))
-    classes = {stimulus: i for i, stimulus in enumerate(labels)}
     origin = join_data_origin(*(p.data_origin for p in found.values()))
-    describe = {
-        "split": split or ("stimulus" if together else "run"),
-        "data_origin": origin,
-        "embedding": name,
-        "target": target,
-    }
-    for decoder, folds in scored.items():
-        queries = join_folds(folds, classes, subjects)
-        metrics = metrics_for(queries, section.top_k, closed)
-        own, nulls[decoder] = score(
-            queries, metrics, section, together=together, subjects=subjects,
-            describe={"decoder": decoder, **describe},
-        )  # fmt: skip
-        records += own
-        if decoder != PRIOR:
-            tables.append(pd.concat([fold.items for fold in folds]).assign(decoder=decoder))
-            if level is not None:
-                confusion[decoder] = np.sum([fold.confusion for fold in folds], axis=0)
-    items = pd.concat(tables, ignore_index=True)
+    records, nulls = _measure(
+        section, plan, scored, list(labels), closed, together,
+        {"split": split or ("stimulus" if together else "run"), "data_origin": origin,
+         "embedding": name, "target": target},
+    )  # fmt: skip
+    reported = {decoder: folds for decoder, folds in scored.items() if decoder != PRIOR}
+    items = pd.concat(
+        [fold.items.assign(decoder=d) for d, folds in reported.items() for fold in folds],
+        ignore_index=True,
+    )
     headline = SELECTED if chosen else decoders[0]
     n_subjects = items.loc[items["decoder"] == headline, "subject"].nunique()
     attrs = {
         "kind": "table",
         "stage": "evaluate",
-        "schema_version": SCHEMA_VERSION,
         "data_origin": origin,
         "embedding": name,
         "target": target,
-        "verdict": plain(verdict(records, headline, list(labels.values()), n_subjects)),
+        "verdict": verdict(records, headline, list(labels.values()), n_subjects),
         "test_hash": hash_test_items(plan, target),
-        "scored": plain([_ledger_entry(headline_record(records, d)) for d in scored if d != PRIOR]),
+        "scored": [_ledger_entry(headline_record(records, decoder)) for decoder in reported],
         "selected": {str(plan.folds["fold"].iloc[f]): d for f, d in chosen.items()},
         "candidates": section.candidates,
         "n_folds": len(tasks),
@@ -140,9 +127,38 @@ def run(
     groups = {"items": table_to_dataset(items, "item")}
     if section.permutations:
         groups["null"] = _null_dataset(nulls, section.permutations)
-    if confusion:
-        groups["confusion"] = _confusion_dataset(confusion, level_names, level_kind)
-    write_store(out, groups, attrs=attrs, files={"metrics.json": metrics_json(records)})
+    if level is not None:
+        counts = {d: np.sum([f.confusion for f in folds], axis=0) for d, folds in reported.items()}
+        groups["confusion"] = _confusion_dataset(counts, level_names, level_kind)
+    write_store(out, groups, attrs=plain(attrs), files={"metrics.json": metrics_json(records)})
+
+
+def _measure(
+    section: EvaluateSection,
+    plan: StudyPlan,
+    scored: Mapping[str, list[ScoredFold]],
+    stimuli: Sequence[str],
+    closed: bool,
+    together: bool,
+    describe: Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, np.ndarray]]]:
+    """Records of all decoders, and decoder -> metric -> null."""
+    classes = {stimulus: i for i, stimulus in enumerate(stimuli)}
+    subjects = sorted(set(plan.events["subject"]))
+    records: list[dict[str, Any]] = []
+    nulls = {}
+    for decoder, folds in scored.items():
+        queries = join_folds(folds, classes, subjects)
+        own, nulls[decoder] = score(
+            queries,
+            metrics_for(queries, section.top_k, closed),
+            section,
+            together=together,
+            subjects=subjects,
+            describe={"decoder": decoder, **describe},
+        )
+        records += own
+    return records, nulls
 
 
 def _read_all(

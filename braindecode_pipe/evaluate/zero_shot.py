@@ -14,9 +14,6 @@ the ``n!`` maps, exactly what training anew on it would give: a refit null witho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import permutations
-from math import factorial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,12 @@ import pandas as pd
 import xarray as xr
 
 from braindecode_pipe.errors import DataError, SchemaError
+from braindecode_pipe.evaluate.pairs import (
+    PairWeights,
+    category_maps,
+    event_outcomes,
+    pair_outcomes,
+)
 from braindecode_pipe.evaluate.records import hash_test_items, metrics_json, plain
 from braindecode_pipe.evaluate.statistics import interval
 from braindecode_pipe.evaluate.verdict import SIGNIFICANCE, format_p, lead_in
@@ -32,107 +35,6 @@ from braindecode_pipe.recipe import EvaluateSection, ZeroShotSection
 from braindecode_pipe.schema import SCHEMA_VERSION, join_data_origin, table_to_dataset
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import open_store, write_store
-
-MAX_MAPS = 5040
-_BLOCK_MAPS = 256
-
-
-@dataclass(frozen=True)
-class PairWeights:
-    """Weights of training categories in the prediction of every left-out test event.
-
-    Attributes
-    ----------
-    weights : (n_rows, n_categories)
-        Zero for the two categories that were left out.
-    unit : (n_rows,) int
-        Rows of one pair (and person) share a number.
-    event : (n_rows,) int codes of test events
-    true, other : (n_rows,) int
-        Category of the event, and the other one of its pair.
-    pairs : (n_units, 2) int
-        The two categories of each unit.
-    """
-
-    weights: np.ndarray
-    unit: np.ndarray
-    event: np.ndarray
-    true: np.ndarray
-    other: np.ndarray
-    pairs: np.ndarray
-
-    def side_means(self, counts: np.ndarray | None = None) -> np.ndarray:
-        """(b, n_units, 2, n_categories) mean weights of both categories of every unit.
-
-        Parameters
-        ----------
-        counts : (b, n_events), how often each test event counts; default: once
-        """
-        if counts is None:
-            counts = np.ones((1, int(self.event.max()) + 1))
-        means = np.zeros((len(counts), len(self.pairs), 2, self.weights.shape[1]))
-        for unit, pair in enumerate(self.pairs):
-            for side, category in enumerate(pair):
-                rows = np.flatnonzero((self.unit == unit) & (self.true == category))
-                drawn = counts[:, self.event[rows]]
-                total = drawn.sum(axis=1, keepdims=True)
-                means[:, unit, side] = drawn @ self.weights[rows] / np.where(total > 0, total, 1)
-        return means
-
-
-def category_maps(n: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Maps from category to embedding, the true one first.
-
-    Returns
-    -------
-    maps : (n_maps, n) int
-        All ``n!`` for n <= 7, else the true one and 5040 random ones.
-    exact : bool
-        Whether all maps are there.
-    """
-    if factorial(n) <= MAX_MAPS:
-        return np.array(list(permutations(range(n)))), True
-    rng = np.random.default_rng([seed, 2])
-    drawn = rng.permuted(np.tile(np.arange(n), (MAX_MAPS, 1)), axis=1)
-    return np.concatenate([np.arange(n)[None], drawn]), False
-
-
-def pair_outcomes(
-    means: np.ndarray, pairs: np.ndarray, gram: np.ndarray, maps: np.ndarray
-) -> np.ndarray:
-    """Whether each pair is right (1), wrong (0) or tied (0.5), under every map.
-
-    Parameters
-    ----------
-    means : (n_units, 2, n_categories) of :meth:`PairWeights.side_means`
-    pairs : (n_units, 2) int
-    gram : (n_categories, n_categories) inner products of the embeddings
-    maps : (n_maps, n_categories) int
-
-    Returns
-    -------
-    (n_maps, n_units)
-    """
-    found = np.empty((len(maps), len(pairs)))
-    for start in range(0, len(maps), _BLOCK_MAPS):
-        part = maps[start : start + _BLOCK_MAPS]
-        own = _cosines(means[:, 0], gram, part, pairs[:, 0])
-        own += _cosines(means[:, 1], gram, part, pairs[:, 1])
-        own -= _cosines(means[:, 0], gram, part, pairs[:, 1])
-        own -= _cosines(means[:, 1], gram, part, pairs[:, 0])
-        found[start : start + _BLOCK_MAPS] = _right(own)
-    return found
-
-
-def event_outcomes(weights: PairWeights, gram: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """As :func:`pair_outcomes`, for every single test event: (n_maps, n_rows)."""
-    found = np.empty((len(maps), len(weights.weights)))
-    for start in range(0, len(maps), _BLOCK_MAPS):
-        part = maps[start : start + _BLOCK_MAPS]
-        margin = _cosines(weights.weights, gram, part, weights.true)
-        margin -= _cosines(weights.weights, gram, part, weights.other)
-        found[start : start + _BLOCK_MAPS] = _right(margin)
-    return found
 
 
 def run_zero_shot(
@@ -174,40 +76,20 @@ def run_zero_shot(
     dataset = open_store(store)
     weights = _read_weights(dataset, store)
     names = [str(c) for c in dataset["category"].values]
-    maps, exact = category_maps(len(names), section.seed)
-    records, tables, nulls, origins = [], [], {}, [str(dataset.attrs["data_origin"])]
-    rng = np.random.default_rng([section.seed, 3])
-    n_events = int(weights.event.max()) + 1
-    counts = rng.multinomial(n_events, np.full(n_events, 1 / n_events), size=section.bootstrap)
-    resampled = weights.side_means(counts.astype(float))
-    means = weights.side_means()[0]
-    n_subjects = len(set(map(str, dataset["subject"].values))) if "subject" in dataset else 1
+    vectors, origins = {}, [str(dataset.attrs["data_origin"])]
     for name in zero_shot.embeddings:
-        vectors, origin = _vectors(embeddings[name], names, name)
+        vectors[name], origin = _vectors(embeddings[name], names, name)
         origins.append(origin)
-        gram = vectors @ vectors.T
-        by_map = pair_outcomes(means, weights.pairs, gram, maps)
-        events = event_outcomes(weights, gram, maps)
-        draws = [pair_outcomes(m, weights.pairs, gram, maps[:1]).mean() for m in resampled]
-        nulls[name] = by_map.mean(axis=1)
-        common = _common(section, name, zero_shot.target, weights, maps, exact, origin)
-        records += [
-            _record("pair_accuracy", nulls[name], interval(np.array(draws), section.ci),
-                    exact, len(weights.pairs), common),
-            _record("event_pair_accuracy", events.mean(axis=1), (np.nan, np.nan), exact,
-                    len(weights.weights), common),
-        ]  # fmt: skip
-        tables.append(_pair_table(name, names, weights, by_map[0], events[0]))
     origin = join_data_origin(*origins)
-    records = [{**record, "data_origin": origin} for record in records]
-    says = _verdict(records, len(maps), exact, n_subjects)
+    n_subjects = len(set(map(str, dataset["subject"].values))) if "subject" in dataset else 1
+    records, pairs, nulls = _score_prompts(section, zero_shot, weights, names, vectors, origin)
     attrs = {
         "kind": "table",
         "stage": "evaluate",
         "data_origin": origin,
         "target": zero_shot.target,
         "categories": names,
-        "verdict": says,
+        "verdict": _verdict(records, n_subjects),
         "scored": [
             {
                 "decoder": f"ridge, prompts {record['prompt_set']}",
@@ -224,7 +106,7 @@ def run_zero_shot(
         used = set(map(str, dataset["event"].values))
         attrs["test_hash"] = hash_test_items(plan, zero_shot.target, used)
     groups = {
-        "pairs": table_to_dataset(pd.concat(tables, ignore_index=True), "pair"),
+        "pairs": table_to_dataset(pairs, "pair"),
         "null": xr.Dataset(
             {"null": (("prompt_set", "permutation"), np.stack(list(nulls.values())))},
             coords={"prompt_set": ("prompt_set", np.array(list(nulls), dtype=object))},
@@ -234,27 +116,37 @@ def run_zero_shot(
     write_store(out, groups, attrs=plain(attrs), files={"metrics.json": metrics_json(records)})
 
 
-def _cosines(
-    weights: np.ndarray, gram: np.ndarray, maps: np.ndarray, category: np.ndarray
-) -> np.ndarray:
-    """(n_maps, n_rows) cosines of ``weights[r] E`` with the embedding of ``category[r]``.
-
-    Only inner products are needed: ``<w E, e_c> = (w G)_c`` and ``|w E|^2 = w G w'``.
-    """
-    mapped = gram[maps[:, :, None], maps[:, None, :]]
-    inner = weights @ mapped
-    square = np.clip((inner * weights).sum(axis=2), 0.0, None)
-    own = np.take_along_axis(inner, category[None, :, None], axis=2)[:, :, 0]
-    length = np.sqrt(square * mapped[:, category, category])
-    # Rounding leaves a tiny square where the mixture vanishes: relative to its parts.
-    parts = np.abs(weights) @ np.sqrt(np.diagonal(mapped, axis1=1, axis2=2)).T
-    real = np.sqrt(square) > 1e-7 * parts.T
-    return np.where(real & (length > 0), own / np.where(length > 0, length, 1.0), 0.0)
-
-
-def _right(margin: np.ndarray) -> np.ndarray:
-    """1 where positive, 0.5 where zero up to rounding (of cosines), 0 where negative."""
-    return np.where(np.abs(margin) <= 1e-12, 0.5, margin > 0)
+def _score_prompts(
+    section: EvaluateSection,
+    zero_shot: ZeroShotSection,
+    weights: PairWeights,
+    names: Sequence[str],
+    vectors: Mapping[str, np.ndarray],
+    origin: str,
+) -> tuple[list[dict[str, Any]], pd.DataFrame, dict[str, np.ndarray]]:
+    """Records, the table of pairs and the null of every prompt set."""
+    maps, exact = category_maps(len(names), section.seed)
+    rng = np.random.default_rng([section.seed, 3])
+    n_events = int(weights.event.max()) + 1
+    counts = rng.multinomial(n_events, np.full(n_events, 1 / n_events), size=section.bootstrap)
+    resampled, means = weights.side_means(counts.astype(float)), weights.side_means()[0]
+    records, tables, nulls = [], [], {}
+    for name, embedding in vectors.items():
+        gram = embedding @ embedding.T
+        by_map = pair_outcomes(means, weights.pairs, gram, maps)
+        events = event_outcomes(weights, gram, maps)
+        draws = [pair_outcomes(m, weights.pairs, gram, maps[:1]).mean() for m in resampled]
+        nulls[name] = by_map.mean(axis=1)
+        common = _common(section, name, zero_shot.target, weights, len(maps), exact, origin)
+        ci = interval(np.array(draws), section.ci)
+        records += [
+            _record("pair_accuracy", nulls[name], ci, len(weights.pairs), common),
+            _record(
+                "event_pair_accuracy", events.mean(axis=1), (np.nan, np.nan), len(events.T), common
+            ),
+        ]
+        tables.append(_pair_table(name, names, weights, by_map[0], events[0]))
+    return records, pd.concat(tables, ignore_index=True), nulls
 
 
 def _read_weights(dataset: xr.Dataset, store: Path) -> PairWeights:
@@ -305,11 +197,11 @@ def _common(
     name: str,
     target: str,
     weights: PairWeights,
-    maps: np.ndarray,
+    n_maps: int,
     exact: bool,
     origin: str,
 ) -> dict[str, Any]:
-    how = f"all {len(maps)} maps" if exact else f"{len(maps) - 1} random maps"
+    how = f"all {n_maps} maps" if exact else f"{n_maps - 1} random maps"
     return {
         "ci_level": section.ci,
         "chance": 0.5,
@@ -332,16 +224,19 @@ def _record(
     metric: str,
     by_map: np.ndarray,
     ci: tuple[float, float],
-    exact: bool,
     n: int,
     common: Mapping[str, Any],
 ) -> dict[str, Any]:
-    # The true map comes first and counts once among all, as it does in a permutation p-value.
-    p = float(np.mean(by_map >= by_map[0] - 1e-12))
     return {
-        "metric": metric, "value": float(by_map[0]), "ci_low": ci[0], "ci_high": ci[1],
-        "p_value": p, "n_queries": n, **common,
-    }  # fmt: skip
+        "metric": metric,
+        "value": float(by_map[0]),
+        "ci_low": ci[0],
+        "ci_high": ci[1],
+        # The true map comes first and counts once among all, as in a permutation p-value.
+        "p_value": float(np.mean(by_map >= by_map[0] - 1e-12)),
+        "n_queries": n,
+        **common,
+    }
 
 
 def _pair_table(
@@ -365,9 +260,7 @@ def _pair_table(
     return pd.DataFrame(rows)
 
 
-def _verdict(
-    records: Sequence[Mapping[str, Any]], n_maps: int, exact: bool, n_subjects: int
-) -> dict[str, Any]:
+def _verdict(records: Sequence[Mapping[str, Any]], n_subjects: int) -> dict[str, Any]:
     pairs = [record for record in records if record["metric"] == "pair_accuracy"]
     first = pairs[0]
     evidence = first["p_value"] <= SIGNIFICANCE
@@ -382,13 +275,13 @@ def _verdict(
             f"{record['prompt_set']} ({ci}p = {format_p(record['p_value'])})"
         )
     people = "1 person" if n_subjects == 1 else f"{n_subjects} people"
-    maps = f"{'all ' if exact else ''}{n_maps} maps from category to embedding"
     start = (
         "Two categories that training never showed are told apart in "
         if evidence
         else "No evidence that two categories that training never showed can be told apart: "
     )
-    text = f"{start}{'; '.join(parts)}. Chance is 50 %, the null is {maps}, {people}."
+    null = first["null"].partition(",")[0]
+    text = f"{start}{'; '.join(parts)}. Chance is 50 %; p is over {null}; {people}."
     return {
         "text": lead_in(first["data_origin"]) + text,
         "evidence": "evidence" if evidence else "no evidence",

@@ -11,7 +11,7 @@ import xarray as xr
 
 from braindecode_pipe.errors import DataError, SchemaError
 from braindecode_pipe.evaluate import run_zero_shot
-from braindecode_pipe.evaluate.zero_shot import (
+from braindecode_pipe.evaluate.pairs import (
     PairWeights,
     category_maps,
     event_outcomes,
