@@ -11,7 +11,7 @@ import pandas as pd
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.fitting.sensors import common_sensors
-from braindecode_pipe.fitting.windows import nearest_sample
+from braindecode_pipe.fitting.spans import nearest_sample
 
 LAGS_MAX = 61
 BLOCK_BYTES = 32 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -97,3 +98,50 @@ def sensor_positions(sensors: pd.DataFrame) -> np.ndarray:
         for axis in "xyz"
     ]
     return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Sensors of several recordings and people as axes of one array.
+
+    Attributes
+    ----------
+    tables : subject -> sensors, in the order of the array; people in order of appearance
+    index : recording -> positions of these sensors in it, None where it has just these
+    bad : recording -> (n_own,) bool, sensors that are marked bad there
+    masks : (n_subjects, n_sensors) bool, False where a person with fewer sensors is padded
+    positions : (n_subjects, n_sensors, 2), see :func:`plane_layout`; NaN where padded
+    """
+
+    tables: dict[str, pd.DataFrame]
+    index: dict[str, np.ndarray | None]
+    bad: dict[str, np.ndarray]
+    masks: np.ndarray
+    positions: np.ndarray
+
+
+def align_sensors(signals: Mapping[str, Any], subject_of: Mapping[str, str]) -> Alignment:
+    """Align recordings: common sensors within a person, padding and masks across people.
+
+    Parameters
+    ----------
+    signals : recording -> Signal
+    subject_of : recording -> person
+    """
+    tables: dict[str, pd.DataFrame] = {}
+    index: dict[str, np.ndarray | None] = {}
+    for subject in dict.fromkeys(subject_of[name] for name in signals):
+        own = {n: s.sensors for n, s in signals.items() if subject_of[n] == subject}
+        tables[subject], found = common_sensors(own)
+        index.update(found)
+    bad = {}
+    for name, signal in signals.items():
+        marked = ~signal.sensors["sensor_good"].to_numpy(bool)
+        bad[name] = marked if index[name] is None else marked[index[name]]
+    shape = len(tables), max(len(table) for table in tables.values())
+    masks = np.zeros(shape, bool)
+    positions = np.full((*shape, 2), np.nan, np.float32)
+    for i, table in enumerate(tables.values()):
+        masks[i, : len(table)] = True
+        positions[i, : len(table)] = plane_layout(sensor_positions(table))
+    return Alignment(tables, index, bad, masks, positions)

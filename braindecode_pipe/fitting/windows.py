@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import DataError, EventError, RecipeError
-from braindecode_pipe.fitting.sensors import common_sensors, plane_layout, sensor_positions
+from braindecode_pipe.fitting.sensors import align_sensors
+from braindecode_pipe.fitting.spans import Span, response_span, sampling_rate, signal_span
 from braindecode_pipe.recipe import WindowSection
-
-
-def nearest_sample(seconds: np.ndarray | float, sfreq: float) -> np.ndarray:
-    """Number of the sample nearest to a time [s] after the first one; halves go up."""
-    return np.floor(np.asarray(seconds, float) * sfreq + 0.5).astype(np.int64)
-
-
-def _rate(signal: Any) -> float:
-    """Sampling rate [Hz]; 0 for responses without time."""
-    return 0.0 if signal.times is None else float(signal.sfreq)
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A window in samples of its recording: data, and the baseline counted from ``start``."""
-
-    start: int
-    length: int
-    baseline: tuple[int, int] | None
-
-    @property
-    def first(self) -> int:
-        return self.start + min(0, self.baseline[0] if self.baseline else 0)
-
-    @property
-    def last(self) -> int:
-        return self.start + max(self.length, self.baseline[1] if self.baseline else 0)
 
 
 class Windows:
@@ -106,15 +79,15 @@ class Windows:
         self._signals = {name: signals[name] for name in names if name in signals}
         self._recording = self.events["recording"].astype(str).to_numpy(object)
         self._check_signals()
-        self._align_sensors()
-        self._spans: list[_Span | None] = [None] * len(self.events)
-        self._epoch = np.full(len(self.events), -1)
-        self.dropped: dict[str, int] = {}
-        for row in range(len(self.events)):
-            reason = self._locate(row)
-            if reason:
-                self._spans[row] = None
-                self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        who = dict(zip(self._recording, self.events["subject"].astype(str)))
+        self._alignment = align_sensors(self._signals, who)
+        self.sensors = self._alignment.tables
+        self.subjects = list(self.sensors)
+        self.masks, self.positions = self._alignment.masks, self._alignment.positions
+        self.n_sensors = self.masks.shape[1]
+        number = {subject: i for i, subject in enumerate(self.subjects)}
+        self._subject = np.array([number.get(who[r], -1) for r in self._recording], np.int64)
+        self._spans, self.dropped = self._place()
         self.valid = np.array([span is not None for span in self._spans], bool)
         if not self.valid.any():
             raise EventError(
@@ -135,114 +108,51 @@ class Windows:
             )
         first_name, first = next(iter(self._signals.items()))
         for name, signal in self._signals.items():
-            same_rate = np.isclose(_rate(signal), _rate(first), rtol=1e-6, atol=0)
+            same_rate = np.isclose(sampling_rate(signal), sampling_rate(first), rtol=1e-6, atol=0)
             if signal.kind != first.kind or not (same_rate or self.window.reduce == "mean"):
                 raise DataError(
                     "recordings cannot be read together",
-                    expected=f"{first_name}: {first.kind} at {_rate(first)} Hz",
-                    found=f"{name}: {signal.kind} at {_rate(signal)} Hz",
+                    expected=f"{first_name}: {first.kind} at {sampling_rate(first)} Hz",
+                    found=f"{name}: {signal.kind} at {sampling_rate(signal)} Hz",
                     remedy="give [preprocess.emeg] sfreq, or select recordings in [plan]",
                 )
         self.kind = first.kind
         asked = self.window.sfreq
-        if asked and 0 < _rate(first) * (1 + 1e-6) < asked:
+        if asked and 0 < sampling_rate(first) * (1 + 1e-6) < asked:
             raise RecipeError(
                 "windows cannot be averaged to a higher rate",
-                expected=f"train.windows.sfreq <= {_rate(first)} Hz",
+                expected=f"train.windows.sfreq <= {sampling_rate(first)} Hz",
                 found=f"{asked} Hz",
             )
 
-    def _align_sensors(self) -> None:
-        subject_of = dict(zip(self._recording, self.events["subject"].astype(str)))
-        self.subjects = list(dict.fromkeys(subject_of[name] for name in self._signals))
-        self.sensors: dict[str, pd.DataFrame] = {}
-        self._index: dict[str, np.ndarray | None] = {}
-        for subject in self.subjects:
-            own = {n: s.sensors for n, s in self._signals.items() if subject_of[n] == subject}
-            self.sensors[subject], index = common_sensors(own)
-            self._index.update(index)
-        number = {subject: i for i, subject in enumerate(self.subjects)}
-        self._subject = np.array([number.get(subject_of[r], -1) for r in self._recording])
-        self.n_sensors = max(len(table) for table in self.sensors.values())
-        self.masks = np.zeros((len(self.subjects), self.n_sensors), bool)
-        self.positions = np.full((len(self.subjects), self.n_sensors, 2), np.nan, np.float32)
-        for i, table in enumerate(self.sensors.values()):
-            self.masks[i, : len(table)] = True
-            self.positions[i, : len(table)] = plane_layout(sensor_positions(table))
-        # What a bad sensor holds is not looked at where it is not a number.
-        self._bad = {
-            name: ~signal.sensors["sensor_good"].to_numpy(bool)
-            if "sensor_good" in signal.sensors
-            else np.zeros(signal.n_sensors, bool)
+    def _place(self) -> tuple[list[Span | None], dict[str, int]]:
+        """The span of every event, None where it has none, and how many for which reason."""
+        rows = {
+            name: {str(event): row for row, event in enumerate(signal.events)}
             for name, signal in self._signals.items()
+            if self.kind == "response"
         }
-        self._bad = {
-            name: bad if self._index[name] is None else bad[self._index[name]]
-            for name, bad in self._bad.items()
-        }
-
-    def _locate(self, row: int) -> str:
-        """Find the span of an event; the reason why it has none, or an empty string."""
-        name = self._recording[row]
-        signal = self._signals.get(name)
-        if signal is None:
-            return "recording has no store"
-        if self.kind == "response":
-            return self._locate_epoch(row, signal)
-        onset, duration = (float(self.events[c].iloc[row]) for c in ("onset", "duration"))
-        window, sfreq = self.window, signal.sfreq
-        length_s = (duration if window.tmax is None else window.tmax) - window.tmin
-        if not np.isfinite(onset) or not np.isfinite(length_s):
-            return "onset or duration unknown"
-        begin = onset + self.delay + window.tmin - signal.first_time
-        span = self._span(int(nearest_sample(begin, sfreq)), length_s, sfreq)
-        if span.first < 0 or span.last > signal.n_times:
-            return "window leaves the recording"
-        if not np.all(signal.time_good[span.first : span.last]):
-            return "window meets bad samples"
-        self._spans[row] = span
-        return ""
-
-    def _locate_epoch(self, row: int, signal: Any) -> str:
-        places = self._places(self._recording[row])
-        place = places.get(str(self.events["event"].iloc[row]))
-        if place is None:
-            return "event has no response stored"
-        self._epoch[row] = place
-        if signal.times is None:
-            self._spans[row] = _Span(0, 1, None)
-            return ""
-        window, sfreq = self.window, signal.sfreq
-        start = int(nearest_sample(window.tmin + self.delay - signal.times[0], sfreq))
-        if window.tmax is None:
-            length_s = (len(signal.times) - start) / sfreq
-        else:
-            length_s = window.tmax - window.tmin
-        span = self._span(start, length_s, sfreq)
-        if span.first < 0 or span.last > len(signal.times):
-            return "window leaves the recording"
-        self._spans[row] = span
-        return ""
-
-    def _places(self, name: str) -> dict[str, int]:
-        cache = self.__dict__.setdefault("_place_cache", {})
-        if name not in cache:
-            cache[name] = {str(e): i for i, e in enumerate(self._signals[name].events)}
-        return cache[name]
-
-    def _span(self, start: int, length_s: float, sfreq: float) -> _Span:
-        length = max(1, int(nearest_sample(length_s, sfreq)))
-        if self.window.baseline is None:
-            return _Span(start, length, None)
-        low, high = self.window.baseline
-        first = 0 if low is None else int(nearest_sample(low - self.window.tmin, sfreq))
-        last = length if high is None else int(nearest_sample(high - self.window.tmin, sfreq))
-        return _Span(start, length, (first, max(last, first + 1)))
+        spans: list[Span | None] = []
+        dropped: dict[str, int] = {}
+        columns = (self.events[c] for c in ("event", "onset", "duration"))
+        for name, event, onset, duration in zip(self._recording, *columns):
+            signal = self._signals.get(name)
+            found: Span | str
+            if signal is None:
+                found = "recording has no store"
+            elif self.kind == "response":
+                found = response_span(signal, self.window, rows[name].get(str(event)), self.delay)
+            else:
+                found = signal_span(signal, self.window, float(onset), float(duration), self.delay)
+            spans.append(found if isinstance(found, Span) else None)
+            if isinstance(found, str):
+                dropped[found] = dropped.get(found, 0) + 1
+        return spans, dropped
 
     def _set_time_axis(self) -> None:
         spans = [span for span in self._spans if span is not None]
         lengths = sorted({span.length for span in spans})
-        sfreq = _rate(next(iter(self._signals.values())))
+        sfreq = sampling_rate(next(iter(self._signals.values())))
         if self.window.reduce == "mean" or not sfreq:
             self.n_times, self.sfreq, self._bins = 1, float("nan"), None
             mean_s = np.mean(lengths) / sfreq if sfreq else 0.0
@@ -280,7 +190,7 @@ class Windows:
 
     def subject_index(self, rows: np.ndarray) -> np.ndarray:
         """Number of the person, in ``subjects``, for each row: ``(n,)`` int64."""
-        return self._subject[rows].astype(np.int64)
+        return self._subject[rows]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Windows of some events.
@@ -315,11 +225,11 @@ class Windows:
             out[place, : len(data)] = data
         return out
 
-    def _read_one(self, row: int, span: _Span) -> np.ndarray:
+    def _read_one(self, row: int, span: Span) -> np.ndarray:
         name = self._recording[row]
-        signal, index = self._signals[name], self._index[name]
+        signal, index = self._signals[name], self._alignment.index[name]
         if self.kind == "response":
-            block = np.asarray(signal.read_events(self._epoch[row : row + 1]))[0]
+            block = np.asarray(signal.read_events([span.row]))[0]
             block = block[:, None] if block.ndim == 1 else block[:, span.first : span.last]
         else:
             block = signal.read(span.first, span.last)
@@ -339,9 +249,10 @@ class Windows:
 
     def _without_bad(self, block: np.ndarray, name: str, row: int) -> np.ndarray:
         spoiled = ~np.isfinite(block).all(1)
-        if np.any(spoiled & ~self._bad[name]):
+        wrong = spoiled & ~self._alignment.bad[name]
+        if wrong.any():
             table = self.sensors[self.subjects[self._subject[row]]]
-            which = table["sensor"].to_numpy(object)[spoiled & ~self._bad[name]]
+            which = table["sensor"].to_numpy(object)[wrong]
             raise DataError(
                 "a window holds values that are not finite",
                 file=name,

@@ -21,7 +21,8 @@ class BrainDecoder(BaseEstimator):
     """Windows of brain signals to embeddings of what was presented.
 
     ``ridge``: himalaya, penalty chosen by leaving out groups. ``logistic``: multinomial over the
-    stimuli of the training, a prediction is the sum of their embeddings weighted by probability.
+    stimuli of the training, a prediction is the sum of their embeddings weighted by probability (a
+    convex combination, Norouzi et al. 2014, arXiv 1312.5650, so that other stimuli can be ranked).
     ``mlp``: :class:`~braindecode_pipe.networks.voxels.VoxelMLP`. ``conv``:
     :class:`~braindecode_pipe.networks.convolution.ConvEncoder`. All scale their input by moments
     of the training rows: per feature, or per person and sensor for ``conv``.

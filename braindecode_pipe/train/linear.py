@@ -173,8 +173,9 @@ def fit_logistic(
     """Multinomial logistic regression, its penalty chosen by leaving groups out.
 
     ``min_W -sum_i log softmax(x_i W + b)_class(i) + |W|^2 / (2 C)`` after division of ``X`` by the
-    square root of its features; ``C`` has the smallest log-loss over three folds of groups.
-    The fit is done in the row space of ``X``, where it is the same and small.
+    square root of its features; ``C`` has the smallest log-loss over three folds of groups. Folds
+    whose rest lacks a class do not count; without any fold (stimuli that are not repeated) ``C``
+    is the smallest. The fit is done in the row space of ``X``, where it is the same and small.
 
     Parameters
     ----------
@@ -190,15 +191,14 @@ def fit_logistic(
     Raises
     ------
     ModelError
-        With fewer than two classes, or when no class is repeated.
+        With fewer than two classes.
     """
     n_classes = int(classes.max()) + 1 if len(classes) else 0
-    if n_classes < 2 or n_classes == len(classes):
+    if n_classes < 2:
         raise ModelError(
-            "logistic regression needs stimuli that are repeated",
-            expected="at least 2 stimuli, and several events of them, in training",
-            found=f"{n_classes} stimuli in {len(classes)} events",
-            remedy='use the decoder "ridge", "mlp" or "conv"',
+            "logistic regression needs stimuli to tell apart",
+            expected="at least 2 stimuli in training",
+            found=f"{n_classes} in {len(classes)} events",
         )
     scale = X.shape[1] ** -0.5
     _, s, Vt = np.linalg.svd(X - X.mean(0), full_matrices=False)
