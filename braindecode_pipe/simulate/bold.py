@@ -11,7 +11,7 @@ import pandas as pd
 
 from braindecode_pipe.simulate.design import Run, event_table, sequence, slow_run
 from braindecode_pipe.simulate.emeg import TASK, Simulated
-from braindecode_pipe.simulate.latents import LatentCode
+from braindecode_pipe.simulate.latents import LatentCode, response_variance
 from braindecode_pipe.simulate.optimal import Whitener, identify
 from braindecode_pipe.simulate.settings import Settings
 
@@ -102,9 +102,7 @@ def make_brain(settings: Settings, subject: str, latents: LatentCode) -> Brain:
 
 def _with_snr(brain: Brain, snr: float, latents: LatentCode) -> Brain:
     variance = brain.noise_variance
-    code = latents.code[: latents.n_pictures]
-    covariance = np.cov(code.T, bias=True)
-    power = ((covariance @ brain.specific) * brain.specific).sum(0)
+    power = response_variance(brain.specific, latents)
     gain = snr / np.sqrt((power / variance).mean())
     common = {}
     for name, profile in brain.common.items():
@@ -209,7 +207,6 @@ def _optimal_ranks(brain, settings, data, run: Run, design, motion, drift, laten
         background=brain.physiological,
         white=brain.thermal,
         temporal=_AR1**lags,
-        null_sensors=np.zeros((len(brain.thermal), 1)),
         null_times=nuisance,
     )
     pictures = np.flatnonzero(run.stimulus < latents.n_pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,13 +196,21 @@ def _write_run(
             raw = mne.io.read_raw_brainvision(header, verbose="error")
             raw.set_montage(info.get_montage(), verbose="error")
             raw.info["line_freq"] = info["line_freq"]
-            written = mne_bids.write_raw_bids(raw, path, overwrite=True, verbose="error")
+            written = mne_bids.write_raw_bids(raw, path, readme=False, verbose="error")
     else:
         raw = mne.io.RawArray(data, info, copy=None, verbose="error")
+        raw.orig_format = "single"  # the format in which mne-bids writes
         written = mne_bids.write_raw_bids(
-            raw, path, allow_preload=True, format="FIF", overwrite=True, verbose="error"
+            raw, path, allow_preload=True, format="FIF", readme=False, verbose="error"
         )
     table = written.copy().update(suffix="events", extension=".tsv").fpath
     events.to_csv(table, sep="\t", index=False, na_rep="n/a")
     # mne-bids describes its own columns; ours are described once, at the root.
     table.with_suffix(".json").unlink(missing_ok=True)
+    sidecar = written.copy().update(extension=".json").fpath
+    facts = json.loads(sidecar.read_text(encoding="utf-8"))
+    # mne-bids infers a maker from the file format; nobody made this amplifier.
+    facts["Manufacturer"] = "none: simulated"
+    if modality == "eeg":
+        facts["EEGReference"] = "average"
+    sidecar.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

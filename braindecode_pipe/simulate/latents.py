@@ -46,6 +46,21 @@ class LatentCode:
     n_pictures: int
 
 
+def response_variance(specific: np.ndarray, latents: LatentCode) -> np.ndarray:
+    """Variance over pictures of responses that are linear in the code: ``r' cov(z) r``.
+
+    Parameters
+    ----------
+    specific : (N_LATENTS, ...) response per unit of each latent dimension
+
+    Returns
+    -------
+    (...)
+    """
+    covariance = np.cov(latents.code[: latents.n_pictures].T, bias=True)
+    return (np.tensordot(covariance, specific, axes=1) * specific).sum(0)
+
+
 def make_latents(
     pictures: list[Picture], words: list[Word], rng: np.random.Generator, nonlinear: bool = False
 ) -> LatentCode:

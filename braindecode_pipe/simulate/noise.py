@@ -1,4 +1,4 @@
-"""Noise of EEG and MEG: ongoing activity of the brain, sensor noise, line, blinks, a bad channel."""
+"""Noise of EEG and MEG: ongoing brain activity, sensor noise, line, blinks, a bad channel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from braindecode_pipe.simulate.forward import Head, lead_field
 from braindecode_pipe.simulate.settings import Settings
 
-_BACKGROUND_MOMENT = 13e-9  # Am, root mean square of each background dipole: about 8 uV of EEG
-_EYE_MOMENT = 400e-9  # Am at the peak of a blink: above 100 uV at frontal electrodes
-_SENSOR_NOISE = {"eeg": 1e-6, "mag": 5e-14, "grad": 5e-12}  # V, T, T/m, root mean square
+_BACKGROUND_MOMENT = 13e-9  # Am, root mean square of each background dipole: about 7 uV of EEG
+_EYE_MOMENT = 700e-9  # Am at the peak of a blink: about 150 uV at frontal electrodes
+_SENSOR_NOISE = {"eeg": 2e-6, "mag": 1e-13, "grad": 5e-12}  # V, T, T/m, root mean square
 _LINE = {1: 0.5, 2: 0.15}  # harmonic -> amplitude over the sensor's noise
 _BAD = 12.0  # times the sensor's noise
 _BLINK_S = 0.35

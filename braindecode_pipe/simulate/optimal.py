@@ -5,9 +5,9 @@ activity with spatial covariance ``S`` and temporal covariance ``T``, and noise 
 Line, blinks, drifts and head motion have known directions and unknown sizes; they are projected
 out. With the known response ``m_s`` of every candidate, maximum likelihood picks
 ``argmax_s <m_s, C^-1 x> - <m_s, C^-1 m_s> / 2``, which no decoder of single trials can beat when
-all candidates are equally likely. Responses are linear in the latent code, ``m_s = sum_k z_sk r_k``,
-so all that is needed of a trial are the numbers ``u_k = <r_k, C^-1 x>`` and the Gram matrix
-``G_kl = <r_k, C^-1 r_l>``.
+all candidates are equally likely. Responses are linear in the latent code,
+``m_s = sum_k z_sk r_k``, so all that is needed of a trial are the numbers ``u_k = <r_k, C^-1 x>``
+and the Gram matrix ``G_kl = <r_k, C^-1 r_l>``.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Whitener:
         background: np.ndarray,
         white: np.ndarray,
         temporal: np.ndarray,
-        null_sensors: np.ndarray,
         null_times: np.ndarray,
+        null_sensors: np.ndarray | None = None,
     ) -> Whitener:
         """Whitener of ``S = background background'``, ``w = white``, ``T = temporal``.
 
@@ -50,18 +50,22 @@ class Whitener:
         background : (n_sensors, rank)
         white : (n_sensors,) positive
         temporal : (n_times, n_times)
-        null_sensors : (n_sensors, p) topographies to project out
         null_times : (n_times, q) time courses to project out
+        null_sensors : (n_sensors, p) topographies to project out; none by default
         """
         scaled = background / white[:, None]
-        outside = _complement(null_sensors / white[:, None])
-        basis, singular, _ = np.linalg.svd(outside.T @ scaled, full_matrices=True)
-        spatial = np.zeros(basis.shape[0])
+        if null_sensors is None:
+            basis, singular, _ = np.linalg.svd(scaled, full_matrices=True)
+        else:
+            outside = _complement(null_sensors / white[:, None])
+            basis, singular, _ = np.linalg.svd(outside.T @ scaled, full_matrices=True)
+            basis = outside @ basis
+        spatial = np.zeros(basis.shape[1])
         spatial[: len(singular)] = singular**2
         kept = _complement(null_times)
         power, courses = np.linalg.eigh(kept.T @ temporal @ kept)
         return cls(
-            space=(outside @ basis) / white[:, None],
+            space=basis / white[:, None],
             time=kept @ courses,
             weight=1 / (np.outer(spatial, np.maximum(power, 0.0)) + 1.0),
         )
@@ -136,9 +140,9 @@ def _top1_among(better: np.ndarray, equal: np.ndarray, n: int, n_candidates: int
 
 def _wilson(share: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Wilson's score interval of a proportion."""
-    centre = share + z**2 / (2 * n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return float((centre - half) / (1 + z**2 / n)), float((centre + half) / (1 + z**2 / n))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
 
 
 def _complement(vectors: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from braindecode_pipe.simulate.forward import Head, lead_field
-from braindecode_pipe.simulate.latents import LatentCode
+from braindecode_pipe.simulate.latents import LatentCode, response_variance
 from braindecode_pipe.simulate.noise import Noise
 from braindecode_pipe.simulate.settings import RESPONSE_S, Settings
 
@@ -66,12 +66,13 @@ def make_response(
         common[trial_type] = np.outer(field @ moments, bumps)
 
     good = np.arange(len(noise.white)) != noise.bad
-    ratio = _ratio(specific, latents, noise, good)
     snr = settings.snr_of(modality)
+    variance = response_variance(specific, latents)[good].mean(1)
+    ratio = np.sqrt((variance / noise.variance[good]).mean())
     for trial_type, part in common.items():
         size = np.sqrt(((part[good] ** 2).mean(1) / noise.variance[good]).mean())
         common[trial_type] = part * (_COMMON_RATIO * snr / size)
-    return Response(snr / _ratio(specific, latents, noise, good) * specific, common)
+    return Response(snr / ratio * specific, common)
 
 
 def _latent_response(field, inside, latencies, time, group, person) -> np.ndarray:
@@ -89,13 +90,3 @@ def _bump(time: np.ndarray, peak: float, width: float) -> np.ndarray:
     """Raised cosine of height 1 that is zero beyond ``width`` from its ``peak`` [s]."""
     distance = np.clip((time - peak) / width, -1, 1)
     return 0.5 * (1 + np.cos(np.pi * distance))
-
-
-def _ratio(specific: np.ndarray, latents: LatentCode, noise: Noise, good: np.ndarray) -> float:
-    """The signal-to-noise ratio of ``Settings.snr``, for responses without gain."""
-    code = latents.code[: latents.n_pictures]
-    # Variance over pictures of sum_k z_k r_k = r' cov(z) r, averaged over time.
-    covariance = np.cov(code.T, bias=True)
-    parts = specific[:, good].reshape(len(specific), -1)
-    variance = ((covariance @ parts) * parts).sum(0).reshape(good.sum(), -1).mean(1)
-    return float(np.sqrt((variance / noise.variance[good]).mean()))

@@ -54,7 +54,7 @@ class Settings:
     n_word_repeats: int = 2
     n_bold_repeats: int = 2
     n_runs: int = 4
-    snr: float | Mapping[str, float] = 0.2
+    snr: float | Mapping[str, float] = 0.3
     seed: int = 0
     modalities: tuple[str, ...] = MODALITIES
     sfreq: float = 250.0
