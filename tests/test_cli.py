@@ -109,27 +109,36 @@ def test_a_stage_is_run_until_that_stage(stage, in_folder, pipeline_run):
     assert pipeline_run.out == Path("o")
 
 
+def evaluation(path: Path, content: str) -> UnitResult:
+    write_store(path, {}, files={"metrics.json": content.encode()})
+    return UnitResult("evaluate", "object", "done", "never ran here", path=path)
+
+
 def test_result_is_printed_whole(in_folder, pipeline_run, capsys):
     out = in_folder / ("long-" * 30)
-    out.mkdir()
     record = {
         "metric": "top1", "value": 0.7512, "ci_low": 0.7, "ci_high": 0.8, "chance": 0.125,
         "p_value": 0.0005, "n_queries": 96, "n_candidates": 8, "decoder": "ridge",
         "embedding": "object", "subject": "all", "data_origin": "recorded",
     }  # fmt: skip
-    others = [{**record, "subject": "01", "value": 0.4}, {**record, "metric": "null_sd"}]
-    (out / "metrics.json").write_text(json.dumps([record, *others]))
-    pipeline_run.result = RunResult(
-        [UnitResult("plan", "study", "done", "never ran here")], report=out / "report.html"
-    )
+    records = [
+        record,
+        {**record, "subject": "01", "value": 0.4},
+        {**record, "metric": "null_sd"},
+        {**record, "decoder": "prior", "value": 0.125},
+        {**record, "decoder": "mlp", "metric": "identification_accuracy"},
+        {**record, "decoder": "mlp"},
+    ]
+    unit = evaluation(out / "evaluate" / "object" / "0.zarr", json.dumps(records))
+    pipeline_run.result = RunResult([unit], report=out / "report.html")
     assert main(["run", "faces.toml", "--data", "d", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert f"Report: {out / 'report.html'}\n" in shown
-    (line,) = [line for line in shown.splitlines() if "ridge" in line]
-    assert line.split() == [
-        "object", "ridge", "top1", "0.7512", "0.7", "to", "0.8", "0.125", "0.0005", "96", "8",
-        "recorded",
-    ]  # fmt: skip
+    mlp, ridge = (line.split() for line in sorted(shown.splitlines()) if "object " in line)
+    numbers = ["0.7512", "0.7", "to", "0.8", "0.125", "0.0005", "96", "8", "recorded"]
+    assert ridge == ["object", "ridge", "top1", *numbers]
+    assert mlp == ["object", "mlp", "identification_accuracy", *numbers]
+    assert "prior" not in shown
     assert "Everything is up to date" not in shown
 
 
@@ -154,21 +163,33 @@ def test_failures_are_told_on_stderr(bad_input, code, in_folder, pipeline_run, c
     assert "done" in shown.out
 
 
-def test_dry_run_prints_no_old_result(in_folder, pipeline_run, capsys):
-    Path("o").mkdir()
-    Path("o/metrics.json").write_text("[]")
-    pipeline_run.result = RunResult([UnitResult("plan", "study", "will run", "never ran here")])
-    assert main(["run", "faces.toml", "--data", "d", "--out", "o", "--dry-run"]) == 0
+def test_several_studies_are_told_apart(in_folder, pipeline_run, capsys):
+    record = json.dumps(
+        [{"metric": "auc", "value": 0.5, "decoder": "ridge", "embedding": "object"}]
+    )
+    units = [evaluation(in_folder / name / "evaluate/object/0.zarr", record) for name in ("a", "b")]
+    pipeline_run.result = RunResult(units)
+    assert main(["run", "faces.toml", "--data", "d"]) == 0
+    shown = capsys.readouterr().out
+    assert str(in_folder / "a") in shown
+    assert str(in_folder / "b") in shown
+
+
+def test_what_will_run_has_no_result_yet(in_folder, pipeline_run, capsys):
+    unit = UnitResult("evaluate", "object", "will run", "never ran here", path=in_folder / "0.zarr")
+    pipeline_run.result = RunResult([unit])
+    assert main(["run", "faces.toml", "--data", "d", "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "will run" in shown
     assert "candidates" not in shown
 
 
-def test_broken_metrics_are_an_error_with_a_path(in_folder, pipeline_run, capsys):
-    Path("o").mkdir()
-    Path("o/metrics.json").write_text("{")
-    assert main(["run", "faces.toml", "--data", "d", "--out", "o"]) == 1
-    assert "file: o/metrics.json" in capsys.readouterr().err.replace("\\", "/")
+@pytest.mark.parametrize("content", ["{", "3", "[4]"])
+def test_broken_metrics_are_an_error_with_a_path(content, in_folder, pipeline_run, capsys):
+    unit = evaluation(in_folder / "0.zarr", content)
+    pipeline_run.result = RunResult([unit])
+    assert main(["run", "faces.toml", "--data", "d"]) == 1
+    assert f"file: {in_folder / '0.zarr'}" in capsys.readouterr().err
 
 
 # --- errors --------------------------------------------------------------------------------------

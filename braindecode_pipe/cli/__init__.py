@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,8 +130,7 @@ def demo(
     from braindecode_pipe import pipeline
 
     with crash_log(out):
-        result = pipeline.demo(out, jobs=jobs, quiet=quiet, seed=seed, snr=snr)
-        show(result, sorted(out.glob("*/metrics.json")))
+        show(pipeline.demo(out, jobs=jobs, quiet=quiet, seed=seed, snr=snr))
 
 
 @app.command(rich_help_panel=_START)
@@ -234,8 +234,7 @@ def _execute(recipe: Recipe, data: Path, out: Path, **options: Any) -> None:
     from braindecode_pipe import pipeline
 
     with crash_log(out):
-        result = pipeline.run(recipe, data, out, **options)
-        show(result, () if options["dry_run"] else (out / "metrics.json",))
+        show(pipeline.run(recipe, data, out, **options))
 
 
 # --- look ----------------------------------------------------------------------------------------
@@ -320,14 +319,16 @@ def doctor() -> None:
 
 @app.command(rich_help_panel=_MORE)
 def fetch(
-    name: Annotated[str, typer.Argument(help="Data set or model, as in `fetch haxby2001`")],
+    name: Annotated[
+        str, typer.Argument(help="haxby2001, mne-sample, openneuro:ds000000 or model:ID")
+    ],
     out: Annotated[Path | None, typer.Argument(help="Where it goes; default: data/NAME")] = None,
 ) -> None:
-    """Download a public data set: the only command that uses the network."""
+    """Download a data set or a model: the only command that uses the network."""
     from braindecode_pipe.fetch import fetch as download
 
-    found = download(name, out or Path("data") / name)
-    console().print(Text(f"Data: {found}"))
+    found = download(name, out or Path("data") / re.sub(r"[^\w.-]+", "-", name))
+    console().print(Text(f"Fetched: {found}"))
 
 
 @app.command(rich_help_panel=_MORE)

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,16 +70,22 @@ def crash_log(folder: Path) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def show(result: RunResult, metrics: Iterable[Path]) -> None:
-    """Print how a run ended, and leave with its exit code."""
+def show(result: RunResult) -> None:
+    """Print how a run ended and what it found, and leave with its exit code."""
     from braindecode_pipe.inspect import metrics_table
 
     out = console()
     if result.up_to_date:
         out.print("Everything is up to date:", style="green")
     out.print(result.table())
-    for path in metrics:
-        if path.is_file() and (table := metrics_table(path)) is not None:
+    scored: dict[Path, list[Path]] = {}
+    for row in result.rows:
+        if row.stage == "evaluate" and row.status in ("done", "cached") and row.path is not None:
+            # <out>/evaluate/<unit>/<key>.zarr; the demo runs several studies.
+            scored.setdefault(row.path.parents[2], []).append(row.path)
+    for folder, stores in scored.items():
+        table = metrics_table(stores, str(folder) if len(scored) > 1 else "")
+        if table is not None:
             out.print(table)
     if result.report is not None:
         out.print(Text(f"Report: {result.report}", style="bold"))

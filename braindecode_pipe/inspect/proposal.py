@@ -34,7 +34,7 @@ def write_recipe(found: Survey) -> str:
         _study(found, target),
         _plan(found, chosen, source, target),
         _split(chosen, events, target),
-        _preprocess(found, chosen),
+        _preprocess(found, chosen, source),
         _embed(target),
         _train(found, chosen, events, target),
         _evaluate(),
@@ -184,10 +184,10 @@ def _n_blocks(events: pd.DataFrame) -> int:
     return 5
 
 
-def _preprocess(found: Survey, chosen: pd.DataFrame) -> list[str]:
+def _preprocess(found: Survey, chosen: pd.DataFrame, source: str) -> list[str]:
     datatype = str(chosen["datatype"].iloc[0])
     if datatype in _SLOW:
-        return _bold(found, chosen, datatype)
+        return _bold(found, chosen, source)
     if datatype == "epochs":
         return [
             "[preprocess.emeg]",
@@ -217,9 +217,9 @@ def _preprocess(found: Survey, chosen: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _bold(found: Survey, chosen: pd.DataFrame, datatype: str) -> list[str]:
+def _bold(found: Survey, chosen: pd.DataFrame, source: str) -> list[str]:
     lines = ["[preprocess.bold]"]
-    if datatype == "bold":
+    if chosen["datatype"].iloc[0] == "bold" and not source:
         mask = next(iter(sorted(found.data.glob("derivatives/**/*_mask.nii*"))), None)
         subject = str(chosen["subject"].iloc[0])
         if mask is not None:

@@ -216,7 +216,7 @@ def _columns(events: pd.DataFrame, data: Path) -> dict[str, Column]:
 def _files(levels: list[str], data: Path) -> tuple[str, str, tuple[str, ...]]:
     """Kind, folder and missing files of a column whose levels look like file names."""
     for kind, endings in _KINDS.items():
-        if sum(level.lower().endswith(endings) for level in levels) < 0.8 * len(levels):
+        if not all(level.lower().endswith(endings) for level in levels):
             continue
         lacking = {
             folder: tuple(level for level in levels if not _is_there(data, folder, level))

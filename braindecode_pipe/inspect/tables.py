@@ -17,6 +17,7 @@ from rich.text import Text
 
 from braindecode_pipe import __version__
 from braindecode_pipe.errors import CorruptStoreError
+from braindecode_pipe.store import read_file
 
 # The first that a decoder has is its headline; the others are told by the report.
 _HEADLINES = ("identification_accuracy", "top1", "auc", "pair_accuracy", "median_rank")
@@ -33,25 +34,22 @@ _OPTIONAL = {
 }
 
 
-def metrics_table(path: str | Path) -> Table | None:
-    """Headline numbers of all people together, from a ``metrics.json``; ``None`` without any.
+def metrics_table(stores: Iterable[str | Path], title: str = "") -> Table | None:
+    """Headline numbers of all people together, from the stores that ``evaluate`` wrote.
+
+    Returns ``None`` where there is none.
 
     Raises
     ------
     CorruptStoreError
-        The file is no list of records.
+        ``metrics.json`` in a store is no list of records.
     """
-    try:
-        records = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = [dict(record) for record in records]
-    except (ValueError, TypeError) as error:
-        raise CorruptStoreError(
-            "the metrics cannot be read", file=path, expected="a list of records", found=str(error)
-        ) from error
+    rows = [record for store in stores for record in _records(store)]
     headlines = _headlines(rows)
     if not headlines:
         return None
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    table.header_style = "bold"
     for name in ("embedding", "decoder", "metric"):
         table.add_column(name)
     for name in ("value", "interval", "chance", "p", "queries", "candidates"):
@@ -71,6 +69,19 @@ def metrics_table(path: str | Path) -> Table | None:
             Text(str(row.get("data_origin", ""))),
         )
     return table
+
+
+def _records(store: str | Path) -> list[dict[str, Any]]:
+    try:
+        return [dict(record) for record in json.loads(read_file(store, "metrics.json"))]
+    except (ValueError, TypeError) as error:
+        raise CorruptStoreError(
+            "the metrics cannot be read",
+            file=store,
+            expected="metrics.json, a list of records",
+            found=str(error),
+            remedy="run the stage evaluate again with --force evaluate",
+        ) from error
 
 
 def _headlines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
