@@ -126,10 +126,11 @@ class Disk:
             self._hook("fsync", path)
             descriptor = os.open(path, os.O_RDONLY)
             try:
-                if F_FULLFSYNC is None:
-                    os.fsync(descriptor)
-                else:
-                    fcntl(descriptor, F_FULLFSYNC)
+                os.fsync(descriptor)
+                if F_FULLFSYNC is not None:
+                    # Folders and network file systems refuse it; fsync is all that they have.
+                    with contextlib.suppress(OSError):
+                        fcntl(descriptor, F_FULLFSYNC)
             finally:
                 os.close(descriptor)
 

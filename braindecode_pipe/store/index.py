@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from braindecode_pipe.store.layout import CHECKSUM_BYTES, ArrayLayout, checksum,
 from braindecode_pipe.store.paths import list_files
 
 METADATA = "zarr.json"
+_BLOCK_BYTES = 2**20
 _REMEDY = "run the stage again with --force; `braindecode-pipe verify` lists all that is damaged"
 
 
@@ -102,13 +104,25 @@ def read_bytes(file: Path) -> bytes:
     except FileNotFoundError as error:
         raise corrupt(file, "the file", "nothing") from error
     except OSError as error:
-        raise StoreError(
-            "a file of the store cannot be read",
-            file=file,
-            expected="a readable file",
-            found=error.strerror or str(error),
-            remedy="check the permissions and the disk",
-        ) from error
+        raise _unreadable(file, error) from error
+
+
+def sizes_of(root: Path) -> dict[str, int]:
+    """:func:`list_files`; errors of the operating system name the store."""
+    try:
+        return list_files(root)
+    except OSError as error:
+        raise _unreadable(root, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> StoreError:
+    return StoreError(
+        "a file of the store cannot be read",
+        file=file,
+        expected="files and folders that this user may read",
+        found=error.strerror or str(error),
+        remedy="check the permissions and the disk",
+    )
 
 
 @dataclass(frozen=True)
@@ -127,12 +141,28 @@ class Entry:
         """(expected, found) where the bytes of the file differ from those written, else None."""
         if len(data) != self.size:
             return f"{self.size} bytes", f"{len(data)} bytes"
-        payload = data[:-CHECKSUM_BYTES] if self.is_chunk else data
-        value = crc32c(payload)
+        n = self.size - CHECKSUM_BYTES * self.is_chunk
+        return self._compare(crc32c(data[:n]), data[n:].tobytes())
+
+    def problem_in(self, file: Path) -> tuple[str, str] | None:
+        """The same for a file of any size, read block by block."""
+        value, left = 0, self.size - CHECKSUM_BYTES * self.is_chunk
+        try:
+            with open(file, "rb") as opened:
+                size = os.fstat(opened.fileno()).st_size
+                if size != self.size:
+                    return f"{self.size} bytes", f"{size} bytes"
+                while left and (block := opened.read(min(left, _BLOCK_BYTES))):
+                    value, left = crc32c(block, value), left - len(block)
+                return self._compare(value, opened.read())
+        except OSError as error:
+            return f"{self.size} bytes that can be read", error.strerror or str(error)
+
+    def _compare(self, value: int, end: bytes) -> tuple[str, str] | None:
         if value != self.crc:
             return f"crc32c {self.crc:08x}", f"crc32c {value:08x}"
-        if self.is_chunk and data[-CHECKSUM_BYTES:].tobytes() != checksum(value):
-            return f"crc32c {self.crc:08x} at the end", data[-CHECKSUM_BYTES:].tobytes().hex()
+        if self.is_chunk and end != checksum(value):
+            return f"{checksum(value).hex()}, the crc32c, at the end", end.hex()
         return None
 
 
@@ -195,7 +225,7 @@ class StoreIndex:
         if read_bytes(root / COMMITTED) != marker(manifest):
             raise corrupt(root / MANIFEST, f"the content that {COMMITTED} declares", "another")
         entries = parse_manifest(manifest, root / MANIFEST)
-        sizes = list_files(root)
+        sizes = sizes_of(root)
         for name, entry in entries.items():
             if sizes.get(name) != entry.size:
                 found = f"{sizes[name]} bytes" if name in sizes else "nothing"

@@ -202,7 +202,8 @@ def _boot_id() -> str:
 def _process_start(pid: int) -> str:
     """When process ``pid`` started, in the system's own notation; "" when there is no such one."""
     if platform.system() != "Linux":
-        return _ask("ps", "-o", "lstart=", "-p", str(pid))
+        state, _, start = _ask("ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)).partition(" ")
+        return "" if state.startswith("Z") else start.strip()
     try:
         # The command name, in brackets, may hold anything: the fields start after the last one.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from braindecode_pipe.errors import StoreError, UnsafePathError
 from braindecode_pipe.store.disk import COMMITTED, MANIFEST
 from braindecode_pipe.store.index import (
@@ -20,9 +18,9 @@ from braindecode_pipe.store.index import (
     parse_manifest,
     parse_nodes,
     read_bytes,
+    sizes_of,
 )
 from braindecode_pipe.store.layout import crc32c
-from braindecode_pipe.store.paths import list_files
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def _problems(root: Path) -> Iterator[Problem]:
             yield Problem(COMMITTED, f"the checksum of {MANIFEST}", "another")
             yield Problem(MANIFEST, f"the checksum in {COMMITTED}", f"{crc32c(manifest):08x}")
         entries = parse_manifest(manifest, root / MANIFEST)
-        sizes = list_files(root)
+        sizes = sizes_of(root)
     except (StoreError, UnsafePathError) as error:
         yield _as_problem(root, error)
         return
@@ -73,12 +71,11 @@ def _problems(root: Path) -> Iterator[Problem]:
             yield Problem(name, f"{entry.size} bytes", "nothing")
             continue
         try:
-            data = _read(root / name)
-            if problem := entry.problem(data):
+            if problem := entry.problem_in(root / name):
                 yield Problem(name, *problem)
             if name.rpartition("/")[2] == METADATA and not entry.is_chunk:
                 node = name[: -len(METADATA)].rstrip("/")
-                documents[node] = parse_json(data.tobytes(), root / name)
+                documents[node] = parse_json(read_bytes(root / name), root / name)
         except StoreError as error:
             yield _as_problem(root, error)
     yield from _metadata_problems(root, documents, entries)
@@ -100,16 +97,6 @@ def _metadata_problems(
         parse_nodes(root, documents, entries)
     except StoreError as error:
         yield _as_problem(root, error)
-
-
-def _read(file: Path) -> np.ndarray:
-    # Through a map: chunks and checkpoints may be larger than the memory that is free.
-    if not file.stat().st_size:
-        return np.empty(0, np.uint8)
-    try:
-        return np.memmap(file, np.uint8, "r")
-    except OSError:
-        return np.frombuffer(read_bytes(file), np.uint8)
 
 
 def _as_problem(root: Path, error: StoreError | UnsafePathError) -> Problem:

@@ -368,4 +368,11 @@ def _as_type(name: str, layout: ArrayLayout, values: Any) -> np.ndarray:
             expected=str(dtype),
             found=str(values.dtype),
         )
-    return values.astype(dtype, copy=False)
+    stored = values.astype(dtype, copy=False)
+    if dtype.kind in "iu" and not np.array_equal(stored, values):
+        raise SchemaError(
+            f"values for {name!r} do not fit their type",
+            expected=f"{np.iinfo(dtype).min} to {np.iinfo(dtype).max}",
+            found=f"{values.min()} to {values.max()}",
+        )
+    return stored

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -176,3 +177,16 @@ def test_releasing_twice_does_nothing(tmp_path):
     held.release()
     held.release()
     assert not owner_file(tmp_path).exists()
+
+
+def test_start_times_of_processes_where_there_is_no_proc(holder, monkeypatch):
+    if shutil.which("ps") is None:
+        pytest.skip("there is no ps command")
+    monkeypatch.setattr(lock.platform, "system", lambda: "Darwin")
+    assert lock._process_start(holder.pid) == lock._process_start(holder.pid) != ""
+    assert lock._process_start(2**22 + 1) == ""
+    holder.kill()
+    deadline = time.monotonic() + 10
+    while lock._process_start(holder.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert lock._process_start(holder.pid) == ""

@@ -218,6 +218,15 @@ def test_values_of_another_kind_are_refused(tmp_path, make_signal):
         writer.set("", "signal", np.zeros((4, 900), complex))
 
 
+def test_integers_that_do_not_fit_are_refused(tmp_path):
+    template = xr.Dataset({"role": ("x", np.zeros(2, np.int8))})
+    with (
+        pytest.raises(SchemaError, match=r"do not fit[\s\S]*-128 to 127[\s\S]*0 to 300"),
+        StoreWriter(tmp_path / "s", {"": template}) as writer,
+    ):
+        writer.set("", "role", np.array([0, 300]))
+
+
 def test_set_replaces_values_of_the_template(tmp_path, make_signal):
     dataset = make_signal()
     with StoreWriter(tmp_path / "s", {"": dataset}) as writer:
