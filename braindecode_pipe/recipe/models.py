@@ -137,8 +137,11 @@ class EmegSection(Section):
 class BoldSection(Section):
     """fMRI, as volumes (masker) or as parcel time series that are already extracted."""
 
-    mask: str = Field("", description="mask image below the data folder; {subject} is filled in; "
-                      "empty: fMRIPrep's brain mask beside the image, else computed per recording")
+    mask: str = Field(
+        "",
+        description="mask image below the data folder; {subject} is filled in; "
+        "empty: fMRIPrep's brain mask beside the image, else computed per recording",
+    )
     smoothing_fwhm: float | None = Field(None, gt=0, description="[mm]")
     dummy_scans: int = Field(0, ge=0)
     detrend: bool = True
@@ -159,7 +162,8 @@ class EmbedSpec(Section):
     target: str = Field("", description="target of [plan.stimuli]; default: the table's own name")
     model: str = Field(
         "one-hot",
-        description="one-hot | minilm | efficientnet-lite0 | pixels | log-mel | a transformers folder or id",
+        description="one-hot | minilm | efficientnet-lite0 | pixels | log-mel | "
+        "a transformers folder or id",
     )
     layer: float | int | list[int] | None = Field(
         None, description="number, fraction of depth, or several averaged; None: the model's last"
