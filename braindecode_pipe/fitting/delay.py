@@ -167,9 +167,11 @@ def _correlations(
         stop = min(start + step, signal.n_times)
         block = np.asarray(signal.read(start, stop), np.float64)
         block = block if index is None else block[index]
-        # Taking the level out first keeps the sums of squares from cancelling.
-        offset = np.nan_to_num(block).mean(1, keepdims=True) if offset is None else offset
-        block = np.where(kept[start:stop] & np.isfinite(block), block - offset, 0)
+        use = kept[start:stop] & np.isfinite(block)
+        if offset is None and use.any():
+            # Taking the level out first keeps the sums of squares from cancelling.
+            offset = np.where(use, block, 0).sum(1) / np.maximum(use.sum(1), 1)
+        block = np.where(use, block - (0.0 if offset is None else offset[:, None]), 0)
         product = product + block @ shown[:, start:stop].T
         drift = drift + block @ trend[start:stop]
         square = square + (block**2).sum(1)
