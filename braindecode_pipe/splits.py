@@ -226,8 +226,10 @@ def _groups(
     n_blocks = section.n_folds or 5
     blocks = pd.Series("", index=events.index, dtype=object)
     for _, part in events.groupby("recording"):
-        edges = np.linspace(part["onset"].min(), part["onset"].max(), n_blocks + 1)[1:-1]
-        blocks[part.index] = [f"block-{k + 1}" for k in np.searchsorted(edges, part["onset"])]
+        # Blocks of equally many events; events at one time stay together.
+        rank = part["onset"].rank(method="min").to_numpy() - 1
+        number = np.floor(rank * n_blocks / len(part)).astype(int)
+        blocks[part.index] = [f"block-{k + 1:02d}" for k in number]
     return blocks
 
 

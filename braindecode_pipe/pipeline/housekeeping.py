@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from braindecode_pipe.errors import InputError, MissingFileError
 from braindecode_pipe.plan import build
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.store import StoreLock
+from braindecode_pipe.store import StoreLock, delete_store
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ def clean(out: str | Path) -> list[Path]:
     used = {unit["store"] for unit in json.loads(record.read_text(encoding="utf-8"))["units"]}
     removed = []
     with StoreLock(out / "run"):
-        for store in sorted(out.glob("*/*/*.zarr*")):
+        for store in sorted(out.glob("*/*/*.zarr")):
             if store.relative_to(out).as_posix() not in used and not store.is_symlink():
-                shutil.rmtree(store)
+                delete_store(store)
                 removed.append(store)
     return removed

@@ -61,7 +61,7 @@ class RunResult:
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table("stage", "unit" if details else "units", "status", "why", "time [s]")
+        table = Table("stage", "unit" if details else "units", "status", "why", "time \\[s]")
         for stage in self.stages():
             rows = [row for row in self.rows if row.stage == stage]
             if details:

@@ -38,6 +38,7 @@ class Run:
         force: Iterable[str],
         dry_run: bool,
         ledger: Path | None,
+        break_lock: bool,
         progress: Any,
     ) -> None:
         names = list(STAGES)
@@ -48,7 +49,7 @@ class Run:
         self.executor, self.dry_run, self.progress = executor, dry_run, progress
         self.wanted = names[: names.index(until) + 1] if until else names
         self.first = names.index(start) if start else 0
-        self.force = set(force)
+        self.force, self.break_lock = set(force), break_lock
         self.hashes = FileHashes(out / "cache" / "hashes.json")
         self.history = History(out / "cache" / "history.json")
         self.stages = Stages(recipe, data, out, self.hashes)
@@ -95,6 +96,10 @@ class Run:
                     self.history.save()
                 bar.advance(unit.name, outcome.error)
 
+            if self.break_lock:
+                for unit, _ in pending.values():
+                    with StoreLock(unit.path, break_lock=True):
+                        pass
             tasks = [unit.task() for unit, _ in pending.values()]
             if stage in ("plan", "report"):
                 for task in tasks:
@@ -284,7 +289,8 @@ def run(
     with Executor(jobs, scheduler) as executor:
         current = Run(
             recipe, data, out, executor, start=start, until=until, force=force, dry_run=dry_run,
-            ledger=Path(ledger) if ledger else None, progress=Quiet() if quiet else Bars(),
+            ledger=Path(ledger) if ledger else None, break_lock=break_lock,
+            progress=Quiet() if quiet else Bars(),
         )  # fmt: skip
         if dry_run:
             _stages(current)

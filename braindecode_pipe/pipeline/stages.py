@@ -22,7 +22,6 @@ from braindecode_pipe.pipeline.cache import (
 )
 from braindecode_pipe.recipe import EmbedSpec, Recipe
 from braindecode_pipe.splits import StudyPlan, content_hash
-from braindecode_pipe.store import safe_join
 
 
 @dataclass(frozen=True)
@@ -158,6 +157,8 @@ class Stages:
 
     def preprocess(self, plan: StudyPlan) -> dict[str, Unit]:
         """One unit per recording that is not excluded."""
+        from braindecode_pipe.preprocess import input_files
+
         units = {}
         section = self.recipe.preprocess
         for row in plan.recordings.to_dict("records"):
@@ -172,9 +173,9 @@ class Stages:
                 "datatype": row["datatype"],
                 "data_origin": row["data_origin"],
             }
-            if is_bold and section.bold.mask:
-                mask = safe_join(self.data, section.bold.mask.format(subject=row["subject"]))
-                parts["content of the mask"] = self.hashes(mask) if mask.is_file() else "missing"
+            for file in input_files(section, row, self.data):
+                name = file.relative_to(self.data.resolve()).as_posix()
+                parts[f"content of {name}"] = self.hashes(file)
             units[row["recording"]] = self._unit(
                 "preprocess",
                 row["recording"],

@@ -59,9 +59,11 @@ def sidecars(path: Path, root: Path, suffix: str, extension: str) -> list[Path]:
     """Files that apply to ``path`` by BIDS inheritance, the nearest last.
 
     A sidecar applies when it has the suffix and every entity in its name agrees with the
-    recording's (BIDS 1.9, "The inheritance principle").
+    recording's (BIDS 1.9, "The inheritance principle"); positions may have a ``space`` of their
+    own.
     """
     own = entities(path.name)
+    free = {"space"} if suffix in ("electrodes", "coordsystem") else set()
     found = []
     folder = path.parent
     while True:
@@ -71,7 +73,10 @@ def sidecars(path: Path, root: Path, suffix: str, extension: str) -> list[Path]:
             if candidate.name in (f"{suffix}{extension}",)
             or (
                 candidate.name.endswith(f"_{suffix}{extension}")
-                and entities(candidate.name).items() <= own.items()
+                and all(
+                    own.get(name) == value or name in free
+                    for name, value in entities(candidate.name).items()
+                )
             )
         ]
         here.sort(key=lambda candidate: len(entities(candidate.name)))
@@ -128,7 +133,7 @@ def find_recordings(section: PlanSection, data: Path, hasher: Hasher = hash_file
     excluded = {exclusion.recording: exclusion.reason for exclusion in section.exclude}
     rows = []
     for path, datatype in _candidates(section, data):
-        rows.append(_row(path, datatype, data, section, hasher, excluded, origin))
+        rows.append(_row(path, datatype, data, section, hasher, origin))
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     if table.empty:
         raise MissingFileError(
@@ -138,6 +143,7 @@ def find_recordings(section: PlanSection, data: Path, hasher: Hasher = hash_file
             found=_what_is_there(data),
             remedy="look at it with `braindecode-pipe init DATA`, or name files in [plan] files",
         )
+    _tell_apart(table)
     unknown = sorted(set(excluded) - set(table["recording"]))
     if unknown:
         raise DataError(
@@ -147,7 +153,19 @@ def find_recordings(section: PlanSection, data: Path, hasher: Hasher = hash_file
             found=", ".join(unknown),
             remedy="correct the names in [[plan.exclude]]",
         )
+    table["excluded"] = table["recording"].isin(list(excluded))
+    table["exclude_reason"] = [excluded.get(name, "") for name in table["recording"]]
     return table.sort_values("recording", ignore_index=True)
+
+
+def _tell_apart(table: pd.DataFrame) -> None:
+    """Loose files of one name in several folders, or formats, are named by their whole path."""
+    for short in (lambda path: stem(path.name), lambda path: path.name):
+        twice = table["recording"].duplicated(keep=False)
+        table.loc[twice, "recording"] = [
+            "_".join([*Path(path).parent.parts, short(Path(path))])
+            for path in table.loc[twice, "path"]
+        ]
 
 
 def _asked_for(section: PlanSection) -> str:
@@ -246,7 +264,6 @@ def _row(
     data: Path,
     section: PlanSection,
     hasher: Hasher,
-    excluded: dict[str, str],
     origin: str,
 ) -> dict[str, Any]:
     own = entities(path.name)
@@ -268,8 +285,8 @@ def _row(
         "path": path.relative_to(data).as_posix(),
         "content_hash": content_of(path, datatype, data, hasher),
         **header,
-        "excluded": recording in excluded,
-        "exclude_reason": excluded.get(recording, ""),
+        "excluded": False,
+        "exclude_reason": "",
         "data_origin": origin,
         "problem": problem,
     }
