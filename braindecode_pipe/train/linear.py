@@ -106,8 +106,9 @@ def fit_ridge(
     """Ridge regression, one penalty for all targets, chosen by leaving groups out.
 
     ``min_W ||Y - X W - b||^2 + alpha ||W||^2``. The penalty has the smallest squared error over
-    groups that were left out (the larger one among equals): one penalty for all targets keeps
-    the directions of predictions, that retrieval compares, in proportion. Solved by himalaya,
+    groups that were left out (the larger one among equals); rows are left out where there is one
+    group only. One penalty for all targets keeps the directions of predictions, that retrieval
+    compares, in proportion. Solved by himalaya,
     in the space of the rows where these are fewer than the features.
 
     Parameters
@@ -120,7 +121,7 @@ def fit_ridge(
     Raises
     ------
     ModelError
-        With fewer than two rows, or several penalties and one group.
+        With fewer than two rows.
     """
     if len(X) < 2:
         raise ModelError("too few events for ridge", expected="at least 2", found=str(len(X)))
@@ -129,7 +130,8 @@ def fit_ridge(
     losses = (float("nan"),)
     best = 0
     if len(alphas) > 1:
-        left_out = group_out_predictions(X, Y, groups, alphas)
+        members = np.arange(len(X)) if len(set(groups)) < 2 else groups
+        left_out = group_out_predictions(X, Y, members, alphas)
         losses = tuple(float(v) for v in ((left_out - Y) ** 2).mean((1, 2)))
         best = max(i for i, loss in enumerate(losses) if loss == min(losses))
     weights, intercept = solve_ridge(X, Y, alphas[best])
