@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from contextlib import suppress
 from pathlib import Path
 
-from braindecode_pipe.evaluate.metrics import headline_metric
-from braindecode_pipe.evaluate.verdict import SIGNIFICANCE
+from braindecode_pipe.errors import SchemaError
 from braindecode_pipe.report import ReportInputs, wording
 from braindecode_pipe.report.data import data_section, ledger_section, page_name
 from braindecode_pipe.report.document import (
@@ -22,14 +21,14 @@ from braindecode_pipe.report.markdown import metrics_csv, metrics_json, render_m
 from braindecode_pipe.report.methods import methods_section, provenance_section
 from braindecode_pipe.report.qc import qc_page
 from braindecode_pipe.report.results import (
-    level_of,
     people_section,
     results_section,
-    scale,
+    stated_evidence,
     verdict_section,
 )
 from braindecode_pipe.report.study import Study
 from braindecode_pipe.report.training import learning_section, maps_section
+from braindecode_pipe.schema import join_data_origin
 from braindecode_pipe.store import write_store
 
 
@@ -104,8 +103,10 @@ def all_records(study: Study) -> list[dict]:
 def build_index(reports: list[dict], out: Path, title: str) -> None:
     """Write the page that links several reports; see :func:`braindecode_pipe.report.index_page`."""
     entries = [(_index_entry(report), str(report["link"])) for report in reports]
-    origins = {origin for report in reports for origin in _origins(report)}
-    origin = origins.pop() if len(origins) == 1 else ("mixed" if origins else "unknown")
+    origins = [str(report.get("data_origin", "unknown")) for report in reports]
+    origin = "unknown"
+    with suppress(SchemaError):
+        origin = join_data_origin(*origins)
     file = out if out.suffix == ".html" else out / "index.html"
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".tmp")
@@ -113,48 +114,9 @@ def build_index(reports: list[dict], out: Path, title: str) -> None:
     temporary.replace(file)
 
 
-def _origins(report: dict) -> list[str]:
-    found = [str(r["data_origin"]) for r in report.get("metrics", []) if "data_origin" in r]
-    return found or ([str(report["data_origin"])] if "data_origin" in report else [])
-
-
 def _index_entry(report: dict) -> Verdict:
-    records = [
-        r
-        for r in report.get("metrics", [])
-        if str(r.get("subject", "all")) == "all" and r.get("decoder") not in ("prior", None)
-    ]
-    record = _headline(records)
-    metric = str(record.get("metric", ""))
-    p = wording.number(record.get("p_value"))
-    evidence = report.get("evidence", p <= SIGNIFICANCE if math.isfinite(p) else None)
-    text = str(report.get("verdict") or "")
-    if not text and record:
-        text = f"{wording.metric_name(metric)} {wording.score(metric, record['value'])}."
-    facts = (
-        ("Chance", wording.score(metric, record.get("chance"))),
-        (level_of(record), wording.interval(metric, record.get("ci_low"), record.get("ci_high"))),
-        ("p", wording.p_value(record.get("p_value"))),
-        ("Queries", wording.plain(record.get("n_queries"))),
-        ("Candidates", wording.plain(record.get("n_candidates"))),
-        ("Decoder", wording.decoder_name(str(record.get("decoder", "")))),
-    )
     return Verdict(
-        str(report["title"]), text or "No result.", evidence, scale(metric, record) if record
-        else None, facts if record else (),
-    )  # fmt: skip
-
-
-def _headline(records: list[dict]) -> dict:
-    """The record that the verdict of a study rests on: the rule of the evaluation."""
-    if not records:
-        return {}
-    decoders = [str(r["decoder"]) for r in records]
-    decoder = "selected" if "selected" in decoders else decoders[0]
-    own = [r for r in records if r["decoder"] == decoder]
-    embedding = own[0].get("embedding")
-    own = [r for r in own if r.get("embedding") == embedding]
-    metric = headline_metric(
-        int(max(r.get("n_candidates") or 0 for r in own)), [str(r["metric"]) for r in own]
+        heading=str(report["title"]),
+        text=str(report.get("verdict") or "No result."),
+        evidence=stated_evidence(report.get("evidence")),
     )
-    return next(r for r in own if r["metric"] == metric)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from braindecode_pipe.evaluate.ledger import summary
+from braindecode_pipe.evaluate.ledger import configuration_of, summary
 from braindecode_pipe.report import wording
 from braindecode_pipe.report.document import (
     Block,
@@ -24,7 +24,6 @@ from braindecode_pipe.report.document import (
     attempt,
 )
 from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study
-from braindecode_pipe.splits import content_hash
 from braindecode_pipe.store import store_attrs
 
 MAX_ENTRIES = 50
@@ -65,9 +64,7 @@ def _ledger(study: Study, test_hash: str, evaluations: list[Evaluation]) -> Iter
         names = wording.joined([e.name for e in evaluations])
         yield Text(f"The ledger holds no entry for the test set of {names}.", "warning")
         return
-    recipe = {k: v for k, v in study.recipe.items() if k != "study"}
-    this = content_hash(recipe)[:16]
-    place = summary(entries, this)
+    place = summary(entries, configuration_of(study.recipe))
     text = f"{wording.count(place['count'], 'configuration')} on this test set; this is not one."
     if place["number"] is not None:
         text = f"Configuration {place['number']} of {place['count']} on this test set."

@@ -115,10 +115,11 @@ def gallery(study: Study, evaluation: Evaluation, shelf: Shelf, wanted: int) -> 
         "not chosen by hand. Left: what was shown. Right: the five candidates that the decoder "
         f"({wording.decoder_name(evaluation.headline)}) put first, with their scores."
     )
-    return Gallery(caption, tuple(_query(row, shelf) for row in rows))
+    fold = wording.distinct([str(f) for f in items["fold"]])
+    return Gallery(caption, tuple(_query(row, fold[str(row["fold"])], shelf) for row in rows))
 
 
-def _query(row: dict, shelf: Shelf) -> Query:
+def _query(row: dict, fold: str, shelf: Shelf) -> Query:
     top = []
     for k in range(1, 6):
         stimulus = str(row.get(f"top{k}") or "")
@@ -127,7 +128,7 @@ def _query(row: dict, shelf: Shelf) -> Query:
             top.append((shelf[stimulus], score, stimulus == str(row["stimulus"])))
     return Query(
         title=f"Rank {wording.plain(row['rank'])} of {wording.plain(row['n_candidates'])}",
-        detail=f"person {row['subject']}, fold {row['fold']}",
+        detail=f"person {row['subject']}, fold {fold}",
         truth=shelf[str(row["stimulus"])],
         truth_score=wording.similarity(row.get("score_true")),
         top=tuple(top),

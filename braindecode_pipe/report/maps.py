@@ -15,6 +15,7 @@ from braindecode_pipe.report.figures import COLOURS, INK, MUTED, RULE, canvas, p
 HEAD_KINDS = ("eeg", "mag", "grad")
 MIN_INTERPOLATED = 8  # fewer sensors are drawn as dots: a surface through them would be invented
 MAX_COMPONENTS = 8
+MANY = 1000  # values; one extreme voxel would make all others pale
 MAX_SLICES = 5
 
 
@@ -36,10 +37,15 @@ class Values:
     signed: bool
 
     def limit(self) -> float:
-        """Largest magnitude; 1 for an all-zero or empty map, so that a scale exists."""
+        """Magnitude at the end of the colours: the largest, or the 99.5th percentile of many.
+
+        1 for an all-zero or empty map, so that a scale exists.
+        """
         finite = np.abs(self.values[np.isfinite(self.values)])
-        top = float(finite.max()) if finite.size else 0.0
-        return top if top > 0 else 1.0
+        if not finite.size:
+            return 1.0
+        top = np.percentile(finite, 99.5) if finite.size > MANY else finite.max()
+        return float(top or finite.max() or 1.0)
 
     @property
     def colours(self) -> str:
@@ -191,8 +197,10 @@ def _dots(ax, row: np.ndarray, flat: np.ndarray, names: np.ndarray, values: Valu
     return image
 
 
-def _bar(figure, image, axes, unit: str) -> None:
-    bar = figure.colorbar(image, ax=axes.ravel().tolist(), shrink=0.75, aspect=24, pad=0.02)
+def _bar(figure, image, axes, unit: str, extend: str = "neither") -> None:
+    bar = figure.colorbar(
+        image, extend=extend, ax=axes.ravel().tolist(), shrink=0.75, aspect=24, pad=0.02
+    )
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5)
     bar.set_label(unit, fontsize=8)
@@ -254,7 +262,9 @@ def slices(
             ax.set_axis_off()
         for text, x in (("L", 0.02), ("R", 0.94)):
             axes[0, 0].text(x, 0.04, text, transform=axes[0, 0].transAxes, fontsize=7, color=MUTED)
-        _bar(figure, image, axes, values.unit)
+        cut = values.values.size > MANY
+        extend = ("both" if values.signed else "max") if cut else "neither"
+        _bar(figure, image, axes, values.unit, extend)
         alt = (f"Axial slices through {len(ijk)} voxels for: "
                + ", ".join(map(str, values.labels)))  # fmt: skip
         return picture(figure, alt, f"{caption} Left of the head is left.")
@@ -264,9 +274,9 @@ def _slice(ax, plane: np.ndarray, values: Values, aspect: float, under: np.ndarr
     if under is not None and np.isfinite(under).any():
         low, high = np.nanpercentile(under, [1, 99.5])
         ax.imshow(under.T, origin="lower", cmap="gray", aspect=aspect, vmin=low,
-                  vmax=high if high > low else low + 1, alpha=0.5,
+                  vmax=high if high > low else low + 1, alpha=0.45,
                   interpolation="nearest")  # fmt: skip
-        alpha = np.clip(np.abs(np.nan_to_num(plane)) / values.limit(), 0, 1) ** 0.6
+        alpha = np.clip(np.abs(np.nan_to_num(plane)) / values.limit(), 0, 1) ** 0.5
     else:
         alpha = np.isfinite(plane).astype(float)
     low, high = values.range

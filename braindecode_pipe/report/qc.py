@@ -27,7 +27,7 @@ from braindecode_pipe.report.document import (
 from braindecode_pipe.report.maps import HEAD_KINDS
 from braindecode_pipe.report.study import Study, group_or_none, require
 from braindecode_pipe.report.training import sensor_table
-from braindecode_pipe.store import open_signal, open_store, store_attrs
+from braindecode_pipe.store import open_signal, open_store
 
 MAX_TRACES = 24
 MAX_BAD = 60
@@ -44,8 +44,17 @@ class Recording:
         self.study, self.name, self.path = study, name, study.inputs.signals[name]
 
     @cached_property
+    def root(self) -> xr.Dataset:
+        """The signal or response itself, not read yet."""
+        return open_store(self.path)
+
+    @property
     def attrs(self) -> dict:
-        return store_attrs(self.path)
+        return self.root.attrs
+
+    @cached_property
+    def _sensors(self) -> tuple[pd.DataFrame, maps.Grid | None]:
+        return sensor_table(self.path, self.root)
 
     @cached_property
     def qc(self) -> xr.Dataset:
@@ -56,16 +65,20 @@ class Recording:
     @cached_property
     def sensors(self) -> pd.DataFrame:
         """Sensors of the store, with the reason why they are bad ("" for good ones)."""
-        table = sensor_table(self.path)[0]
+        table = self._sensors[0]
         stated = self.stated.set_index("sensor")["reason"].to_dict()
         marked = np.where(table["good"], "", "marked as bad")
         reasons = [stated.get(s) or m for s, m in zip(table["sensor"], marked)]
         return table.assign(reason=reasons)
 
+    @property
+    def grid(self) -> maps.Grid | None:
+        return self._sensors[1]
+
     @cached_property
     def stated(self) -> pd.DataFrame:
         """Sensors of the quality group: sensor, kind, unit, reason."""
-        table = sensor_table(self.path)[0].set_index("sensor")
+        table = self._sensors[0].set_index("sensor")
         stored = self.array("bad_reason")
         names = [str(v) for v in self.qc["sensor"].values]
         reasons = [""] * len(names) if stored is None else [str(v) for v in stored]
@@ -123,7 +136,7 @@ def _signal_panels(study: Study, name: str) -> list:
 
 
 def _summary(recording: Recording) -> Iterator[Block]:
-    dataset, attrs = open_store(recording.path), recording.attrs
+    dataset, attrs = recording.root, recording.attrs
     sensors = recording.sensors
     kinds = ", ".join(f"{n} {kind}" for kind, n in sensors["kind"].value_counts(sort=False).items())
     bad = int((sensors["reason"] != "").sum())
@@ -270,7 +283,7 @@ def _carpet(recording: Recording) -> Iterator[Block]:
 def _tsnr(recording: Recording) -> Iterator[Block]:
     tsnr = recording.array("tsnr")
     require(tsnr, "the temporal signal-to-noise ratio", recording.path)
-    table, grid, _ = sensor_table(recording.path)
+    table, grid = recording.sensors, recording.grid
     values = maps.Values(tsnr[None].astype(float), ("tSNR",), "tSNR", signed=False)
     caption = f"Temporal signal-to-noise ratio before cleaning, median {np.nanmedian(tsnr):.0f}."
     yield from maps.sensor_maps(values, table, caption, grid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from braindecode_pipe.report.document import Figure
 from braindecode_pipe.report.figures import (
@@ -20,7 +20,7 @@ from braindecode_pipe.report.figures import (
     short,
 )
 
-MAX_LEVELS = 7
+MAX_LEVELS = 12
 # Units in which people know the numbers, and the factor to them.
 HANDY = {"V": ("µV", 1e6), "T": ("fT", 1e15), "T/m": ("fT/cm", 1e13)}
 
@@ -39,7 +39,7 @@ def _spectrum(ax, freq: np.ndarray, psd: np.ndarray, bad: np.ndarray, title: str
             ax.semilogy(freq[shown], np.nanmedian(drawn, axis=0), color=COLOURS[0], lw=1.8,
                         label="median")  # fmt: skip
     ax.yaxis.set_major_formatter(decade)
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.set_title(title)
     ax.set_xlabel("frequency [Hz]")
     ax.grid(color=RULE, lw=0.5)
@@ -100,7 +100,7 @@ def amplitudes(
             if positive.size and positive.max() > 30 * np.median(positive):
                 ax.set_yscale("log")
                 ax.yaxis.set_major_formatter(decade)
-                ax.yaxis.set_minor_formatter(NullFormatter())
+                ax.yaxis.set_minor_locator(NullLocator())
             else:
                 ax.set_ylim(bottom=0)
             ax.set_title(f"{name} ({int(rows.sum())})")
@@ -127,7 +127,7 @@ def timeline(
     Parameters
     ----------
     onset : (n,) [s]
-    level : (n,) labels; at most seven get a row of their own
+    level : (n,) labels; at most ``MAX_LEVELS`` get a row of their own
     span : start and end of the recording [s]
     gaps : spans that are marked as bad [s]
     """

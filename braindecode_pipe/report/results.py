@@ -45,7 +45,6 @@ def verdict(study: Study, evaluation: Evaluation) -> Verdict:
     metric, decoder = str(says.get("metric", "")), str(says.get("decoder", ""))
     wanted = {k: says[k] for k in ("decoder", "metric", "prompt_set") if k in says}
     record = next((r for r in pooled(evaluation) if wanted.items() <= r.items()), {})
-    stated = says.get("evidence")
     facts = [(wording.metric_name(metric), wording.score(metric, record.get("value")))]
     facts += [
         ("Chance", wording.score(metric, record.get("chance"))),
@@ -58,7 +57,7 @@ def verdict(study: Study, evaluation: Evaluation) -> Verdict:
     return Verdict(
         heading=heading_of(evaluation, record),
         text=str(says["text"]),
-        evidence=None if stated is None else stated is True or stated == "evidence",
+        evidence=stated_evidence(says.get("evidence")),
         scale=scale(metric, record),
         facts=tuple(facts) if record else (),
     )
@@ -71,6 +70,11 @@ def heading_of(evaluation: Evaluation, record: dict) -> str:
     target = str(record.get("target") or evaluation.name)
     of = f" of “{target}”" if target != evaluation.name else ""
     return f"Decoding into the embedding “{evaluation.name}”{of}"
+
+
+def stated_evidence(stated: object) -> bool | None:
+    """ "evidence" -> True, "no evidence" -> False, nothing -> None."""
+    return None if stated in (None, "") else stated in (True, "evidence")
 
 
 def level_of(record: dict) -> str:
@@ -334,26 +338,29 @@ def _people(evaluation: Evaluation) -> Iterator[Block]:
 
 
 def fold_table(evaluation: Evaluation) -> Table:
-    """Queries, share ranked first and median rank in each fold, for every decoder."""
+    """Share of queries ranked first in each fold, for every decoder."""
     items = evaluation.items.assign(first=evaluation.items["rank"].astype(float) < 1.5)
     decoders = list(dict.fromkeys(items["decoder"].astype(str)))
+    short = wording.distinct([str(f) for f in items["fold"]])
     rows = []
     for (subject, fold), part in items.groupby(["subject", "fold"], sort=False):
-        row = [str(subject), str(fold), str(part["event"].nunique())]
         by = dict(iter(part.groupby("decoder")))
-        for decoder in decoders:
-            if decoder not in by:
-                row += [wording.NOTHING, wording.NOTHING]
-                continue
-            row.append(wording.share(float(by[decoder]["first"].mean()), 0))
-            row.append(wording.plain(float(by[decoder]["rank"].median())))
-        rows.append(tuple(row))
+        shares = (
+            wording.share(float(by[d]["first"].mean()), 0) if d in by else wording.NOTHING
+            for d in decoders
+        )  # fmt: skip
+        median = by[evaluation.headline]["rank"].median() if evaluation.headline in by else None
+        queries = str(part["event"].nunique())
+        rows.append((str(subject), short[str(fold)], queries, *shares, wording.plain(median)))
     rows.sort(key=lambda r: (r[0], _natural(r[1])))
-    columns = [Column("Person"), Column("Fold"), Column("Queries", True)]
-    for decoder in decoders:
-        columns += [Column(f"{decoder}: first", True), Column("median rank", True)]
-    note = "“First”: share of queries whose true stimulus was ranked first of all candidates."
-    return Table("Folds", tuple(columns), tuple(rows), (note,))
+    columns = (
+        Column("Person"), Column("Fold"), Column("Queries", True),
+        *(Column(wording.decoder_name(d), True) for d in decoders), Column("Median rank", True),
+    )  # fmt: skip
+    name = wording.decoder_name(evaluation.headline)
+    note = f"Median rank: of the decoder “{name}”, that of the verdict."
+    caption = "Share of queries whose true stimulus was ranked first, by fold"
+    return Table(caption, columns, tuple(rows), (note,))
 
 
 def _natural(text: str) -> tuple:

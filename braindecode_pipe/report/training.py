@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from braindecode_pipe.report import figures, maps, wording
 from braindecode_pipe.report.document import Block, Section, Text, attempt
@@ -17,7 +18,7 @@ from braindecode_pipe.report.study import (
     require,
     table_or_none,
 )
-from braindecode_pipe.store import open_store, store_attrs
+from braindecode_pipe.store import open_store
 
 NETWORKS = ("mlp", "conv")
 MAX_PEOPLE = 3
@@ -72,6 +73,7 @@ def maps_section(study: Study) -> Section:
 
 def _delays(study: Study, embedding: str) -> Iterator[Block]:
     curves: dict[tuple, tuple] = {}
+    short = wording.distinct([str(a.get("fold", "")) for _, a in study.predictions(embedding)])
     for path, attrs in study.predictions(embedding):
         table = table_or_none(path, "delay")
         if table is None:
@@ -79,7 +81,7 @@ def _delays(study: Study, embedding: str) -> Iterator[Block]:
         chosen = wording.number(attrs.get("delay_s"))
         subject, fold = str(attrs.get("subject", "")), str(attrs.get("fold", ""))
         # Every decoder of a fold estimates the same delay from the same training runs.
-        label = " ".join(filter(None, (subject, f"fold {fold}")))
+        label = " ".join(filter(None, (subject, short[fold])))
         curves.setdefault((subject, fold), (label, table, chosen))
     if not curves:
         return
@@ -100,7 +102,8 @@ def _patterns(study: Study, embedding: str) -> Iterator[Block]:
         dataset = group_or_none(path, "pattern")
         if dataset is not None:
             key = (str(attrs.get("subject", "")), str(attrs.get("decoder", "")))
-            found[key].append(dataset)
+            in_time = int(attrs.get("n_times") or 1) > 1
+            found[key].append(dataset if in_time else dataset.drop_vars("time", errors="ignore"))
     decoders = sorted({decoder for _, decoder in found})
     shown = sorted(key for key in found if key[1] == _preferred(decoders))
     for subject, decoder in shown[:MAX_PEOPLE]:
@@ -126,7 +129,8 @@ def _pattern(study: Study, subject: str, decoder: str, folds: list) -> Iterator[
     values = np.mean([np.asarray(d["pattern"].values, float) for d in same], axis=0)
     recording = _recording_of(study, subject)
     path = study.inputs.signals[recording]
-    sensors, grid, background = sensor_table(path)
+    sensors, grid = sensor_table(path)
+    background = mean_image(path, sensors["sensor"].tolist())
     position = {name: i for i, name in enumerate(sensors["sensor"])}
     lacking = [name for name in names if name not in position]
     require(None if lacking else names, f"the position of sensor {lacking[:1]}", path)
@@ -136,8 +140,12 @@ def _pattern(study: Study, subject: str, decoder: str, folds: list) -> Iterator[
         f"Haufe patterns of the {wording.decoder_name(decoder)} decoder{who}, "
         f"mean over {wording.count(len(same), 'fold')}."
     )
-    signed = "norm" not in labels
-    mapped = maps.Values(values, tuple(map(study.label, labels)), "pattern [a.u.]", signed)
+    if "time" in same[0]:
+        peak = np.mean([np.asarray(d["time"].values, float) for d in same], axis=0)
+        labels = [f"{label}, {1e3 * t:.0f} ms" for label, t in zip(labels, peak)]
+        caption += " Each at its largest, at the time given (mean over the folds)."
+    signed = bool((values < 0).any())
+    mapped = maps.Values(values, tuple(labels), "pattern [a.u.]", signed)
     under = None if background is None else background[rows]
     yield from maps.sensor_maps(mapped, sensors.iloc[rows], caption, grid, under)
 
@@ -152,16 +160,22 @@ def _recording_of(study: Study, subject: str) -> str:
     return names[0]
 
 
-def sensor_table(path: str | Path) -> tuple[pd.DataFrame, maps.Grid | None, np.ndarray | None]:
-    """Sensors of a signal store, the voxel grid and the mean image where there is one.
+def sensor_table(
+    path: str | Path, dataset: xr.Dataset | None = None
+) -> tuple[pd.DataFrame, maps.Grid | None]:
+    """Sensors of a signal store and the voxel grid where there is one.
+
+    Parameters
+    ----------
+    path : the store
+    dataset : its root, where it is open already
 
     Returns
     -------
     sensors : DataFrame with sensor, kind, unit, x, y, z [m], good, and i, j, k for voxels
     grid : maps.Grid or None
-    background : (n_sensors,) mean over time (or tSNR), or None
     """
-    dataset = open_store(path)
+    dataset = open_store(path) if dataset is None else dataset
     position = np.asarray(dataset["position"].values, float)
     table = pd.DataFrame(
         {
@@ -174,17 +188,18 @@ def sensor_table(path: str | Path) -> tuple[pd.DataFrame, maps.Grid | None, np.n
             "good": np.asarray(dataset["sensor_good"].values, bool),
         }
     )
-    attrs = store_attrs(path)
+    attrs = dataset.attrs
     grid = None
     if "ijk" in dataset.coords and "affine" in attrs:
         ijk = np.asarray(dataset["ijk"].values, int)
         table = table.assign(i=ijk[:, 0], j=ijk[:, 1], k=ijk[:, 2])
         shape = tuple(int(n) for n in attrs["grid_shape"])
         grid = maps.Grid(shape, np.asarray(attrs["affine"], float))
-    return table, grid, _mean_image(path, table["sensor"].tolist())
+    return table, grid
 
 
-def _mean_image(path: str | Path, names: list[str]) -> np.ndarray | None:
+def mean_image(path: str | Path, names: list[str]) -> np.ndarray | None:
+    """(n_sensors,) mean over time, or tSNR, of the quality group; None where it has neither."""
     quality = group_or_none(path, "qc")
     found = [] if quality is None else [name for name in ("mean", "tsnr") if name in quality]
     if not found or [str(v) for v in quality["sensor"].values] != names:

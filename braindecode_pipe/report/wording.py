@@ -138,6 +138,25 @@ def datatypes(names: list[str]) -> str:
     return joined([DATATYPES.get(name, name) for name in names])
 
 
+def distinct(names: list[str]) -> dict[str, str]:
+    """Each name without the parts (between underscores) that all of them begin and end with.
+
+    ``sub-01_task-see_run-01_bold``, ``..._run-02_bold`` -> ``run-01``, ``run-02``.
+    """
+    parts = {name: name.split("_") for name in dict.fromkeys(names)}
+    shortest = min(map(len, parts.values()), default=0)
+    first = last = 0
+    if len(parts) > 1:
+        while first < shortest and len({tuple(p[: first + 1]) for p in parts.values()}) == 1:
+            first += 1
+        while (
+            first + last < shortest - 1
+            and len({tuple(p[-last - 1 :]) for p in parts.values()}) == 1
+        ):
+            last += 1
+    return {name: "_".join(p[first : len(p) - last]) or name for name, p in parts.items()}
+
+
 def joined(names: list[str], most: int = 8) -> str:
     """Names as a list in a sentence, cut after ``most``."""
     shown = ", ".join(names[:most])
