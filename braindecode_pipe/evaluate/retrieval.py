@@ -13,8 +13,8 @@ import numpy as np
 
 from braindecode_pipe.errors import DataError
 
-# Scores held at once: 64 MiB of float32, whatever the number of queries.
-_BLOCK_SCORES = 2**24
+# Scores held at once: 16 MiB of float32, whatever the number of queries.
+_BLOCK_SCORES = 2**22
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def retrieve(
     k : int
         Length of the lists of best candidates (at most the number of candidates).
     block : int, optional
-        Queries scored at once; default: as many as fit in 64 MiB of scores.
+        Queries scored at once; default: as many as fit in 16 MiB of scores.
 
     Returns
     -------
