@@ -5,6 +5,7 @@ Functions on arrays; :class:`~braindecode_pipe.train.decoder.BrainDecoder` is th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -209,7 +210,7 @@ def fit_logistic(
     folds = merge_groups(groups, LOGISTIC_FOLDS)
     usable = [f for f in np.unique(folds) if len(np.unique(classes[folds != f])) == n_classes]
     penalties = tuple(sorted(float(c) for c in penalties))
-    losses, best = (float("nan"),), 0
+    losses, best = (float("nan"),) * len(penalties), 0
     if len(penalties) > 1 and usable:
         losses = tuple(
             float(np.mean([_log_loss(Z, classes, folds == f, c) for f in usable]))
@@ -224,7 +225,10 @@ def _logistic(Z: np.ndarray, classes: np.ndarray, C: float) -> tuple[np.ndarray,
     """Weights ``(n, n_classes)`` and intercepts; two classes get opposite halves."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=C, max_iter=5000, tol=1e-4).fit(Z, classes)
+    with warnings.catch_warnings():
+        # Stimuli that are hardly repeated are a legitimate use here (see BrainDecoder).
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater")
+        model = LogisticRegression(C=C, max_iter=5000, tol=1e-4).fit(Z, classes)
     weights, intercept = model.coef_.T, model.intercept_
     if weights.shape[1] == 1:
         weights = np.concatenate([-weights, weights], axis=1) / 2

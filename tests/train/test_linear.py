@@ -111,8 +111,8 @@ def test_logistic_penalty_has_the_smallest_log_loss_over_three_folds():
 
 
 def test_logistic_without_repeats_takes_the_strongest_penalty():
-    x = np.random.default_rng(0).normal(size=(10, 5))
-    assert fit_logistic(x, np.arange(10), np.arange(10)).penalty == 1.0
+    x = np.random.default_rng(0).normal(size=(40, 5))
+    assert fit_logistic(x, np.arange(40), np.arange(40)).penalty == 1.0
 
 
 def test_logistic_needs_two_classes():
