@@ -114,13 +114,7 @@ def fit(
         for epoch in range(1, epochs + 1):
             order = batches(len(train), batch_size, rng)
             value = _train_epoch(network, train, LOSSES[loss], optimizer, scheduler, order)
-            record = {"epoch": epoch, "train_loss": value}
-            record["validation_loss"], record["validation_top1"] = (
-                evaluate(network, validation, LOSSES[loss], batch_size)
-                if validation is not None
-                else (float("nan"), float("nan"))
-            )
-            _check_finite(record, validation is not None)
+            record = _record(epoch, value, network, validation, LOSSES[loss], batch_size)
             log.append(record)
             if on_epoch is not None:
                 on_epoch(record)
@@ -156,6 +150,18 @@ def _train_epoch(network, train, loss, optimizer, scheduler, order) -> float:
             scheduler.step()
         total += float(value.detach()) * len(rows)
     return total / len(train)
+
+
+def _record(epoch, train_loss, network, validation, loss, batch_size) -> dict[str, float]:
+    """The line of the log of one epoch."""
+    record = {"epoch": epoch, "train_loss": train_loss}
+    record["validation_loss"], record["validation_top1"] = (
+        evaluate(network, validation, loss, batch_size)
+        if validation is not None
+        else (float("nan"), float("nan"))
+    )
+    _check_finite(record, validation is not None)
+    return record
 
 
 def _check_finite(record: dict[str, float], validated: bool) -> None:
