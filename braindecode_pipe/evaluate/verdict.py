@@ -35,8 +35,12 @@ def verdict(
     evidence = None
     if p is not None and not isnan(p):
         evidence = "evidence" if p <= SIGNIFICANCE else "no evidence"
+    prior = _prior_that_does_as_well(records, record)
+    if prior is not None:
+        evidence = "no evidence"
+    sentence = _sentence(record, evidence, labels, n_subjects, prior)
     return {
-        "text": lead_in(record["data_origin"]) + _sentence(record, evidence, labels, n_subjects),
+        "text": lead_in(record["data_origin"]) + sentence,
         "evidence": evidence,
         "decoder": decoder,
         "metric": record["metric"],
@@ -58,13 +62,38 @@ def headline_record(records: Sequence[Mapping[str, Any]], decoder: str) -> Mappi
     return own[headline_metric(n_candidates, own)]
 
 
+def _prior_that_does_as_well(
+    records: Sequence[Mapping[str, Any]], record: Mapping[str, Any]
+) -> float | None:
+    """Score of the prior, which sees no brain data, where the decoder does not exceed it.
+
+    A permutation null keeps the frequencies of the stimuli only on average over a run; where they
+    drift within it, frequency alone can pass as decoding.
+    """
+    found = next(
+        (
+            other["value"]
+            for other in records
+            if (other["decoder"], other["subject"]) == ("prior", "all")
+            and other["metric"] == record["metric"]
+            and other["value"] > other["chance"]
+        ),
+        None,
+    )
+    return found if found is not None and found >= record["value"] else None
+
+
 def lead_in(data_origin: str) -> str:
     """What every sentence about data that were not all recorded begins with."""
     return _ORIGIN.get(data_origin, "")
 
 
 def _sentence(
-    record: Mapping[str, Any], evidence: str | None, labels: Sequence[str], n_subjects: int
+    record: Mapping[str, Any],
+    evidence: str | None,
+    labels: Sequence[str],
+    n_subjects: int,
+    prior: float | None,
 ) -> str:
     auc = record["metric"] == "auc"
     number = _plain if auc else _percent
@@ -93,6 +122,7 @@ def _sentence(
         f"chance {number(record['chance'])}",
         *([] if evidence is None else [f"p = {format_p(record['p_value'])}"]),
         "1 person" if n_subjects == 1 else f"{n_subjects} people",
+        *([] if prior is None else [f"the prior without brain data {number(prior)}"]),
     ]
     tail = f" ({', '.join(details)})."
     if evidence == "no evidence":

@@ -24,6 +24,10 @@ from braindecode_pipe.recipe import EmbedSpec, Recipe
 from braindecode_pipe.splits import StudyPlan, content_hash
 
 
+# Parts of [train] that say which units there are, or belong to one kind of decoder.
+_OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot", "mlp", "conv"}
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage: the sections of the recipe that it sees, its code, its libraries."""
@@ -235,11 +239,11 @@ class Stages:
         self, plan: StudyPlan, signals: dict[str, Unit], embeddings: dict[str, Unit]
     ) -> dict[tuple[str, str, str], Unit]:
         """One unit per (embedding, decoder, fold), and one for the zero-shot analysis."""
-        units = {}
+        units, train = {}, self.recipe.train
         for name in self.decoded():
             if name not in embeddings:
                 continue
-            for decoder in self.recipe.train.decoders:
+            for decoder in train.decoders_of.get(name, train.decoders):
                 for fold, label in enumerate(plan.folds["fold"]):
                     units[(name, decoder, label)] = self._train_unit(
                         plan, signals, embeddings[name], name, decoder, fold
@@ -271,7 +275,7 @@ class Stages:
         columns = ["event", "onset", "duration", "group", "subject", f"stimulus_{target}"]
         paths, keys = self._signals_of(plan, used, signals)
         section = self.recipe.train.model_dump(mode="json")
-        for other in {"decoders", "embeddings", "zero_shot", "mlp", "conv"} - {decoder}:
+        for other in _OTHERS - {decoder}:
             del section[other]
         normalize = self.recipe.embed[name].normalize
         parts = {
@@ -337,6 +341,13 @@ class Stages:
         """One unit per embedding table with predictions, and one for zero-shot."""
         section = self.recipe.evaluate
         settings = flatten(section.model_dump(mode="json"), "evaluate")
+        tables = {
+            "events": _table_hash(plan.events),
+            "roles": content_hash(plan.role.tolist()),
+            "stimuli": _table_hash(plan.stimuli),
+            "recordings": _table_hash(plan.recordings[["recording", "content_hash"]]),
+            "split.by": self.recipe.split.by,
+        }
         units = {}
         for name in self.decoded():
             own = {key: unit for key, unit in trained.items() if key[0] == name}
@@ -344,6 +355,7 @@ class Stages:
                 continue
             parts = {
                 **settings,
+                **tables,
                 "embedding": embeddings[name].key,
                 **{f"predictions {d} {f}": unit.key for (_, d, f), unit in own.items()},
             }
@@ -353,6 +365,7 @@ class Stages:
                 "plan": plan,
                 "predictions": [unit.path for unit in own.values()],
                 "embedding": embeddings[name].path,
+                "split": self.recipe.split.by,
             }
             units[name] = self._unit(
                 "evaluate", name, parts, "braindecode_pipe.evaluate:run", arguments
@@ -360,17 +373,19 @@ class Stages:
         zero_shot = self.recipe.train.zero_shot
         if zero_shot and ("zero_shot", "ridge", "") in trained:
             weights = trained[("zero_shot", "ridge", "")]
-            tables = {n: embeddings[n] for n in zero_shot.embeddings if n in embeddings}
+            prompts = {n: embeddings[n] for n in zero_shot.embeddings if n in embeddings}
             parts = {
                 **settings,
+                **tables,
                 "weights": weights.key,
-                **{f"embedding {n}": unit.key for n, unit in tables.items()},
+                **{f"embedding {n}": unit.key for n, unit in prompts.items()},
             }
             arguments = {
                 "section": section,
                 "zero_shot": zero_shot,
                 "store": weights.path,
-                "embeddings": {n: unit.path for n, unit in tables.items()},
+                "embeddings": {n: unit.path for n, unit in prompts.items()},
+                "plan": plan,
             }
             units["zero_shot"] = self._unit(
                 "evaluate", "zero_shot", parts, "braindecode_pipe.evaluate:run_zero_shot", arguments

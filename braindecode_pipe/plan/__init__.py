@@ -119,6 +119,7 @@ def build(
         "problems": {row.recording: row.problem for row in recordings.itertuples() if row.problem},
         "shared_stimuli": {name: shared_between_roles(plan, name) for name in kinds},
         "split": split.model_dump(mode="json"),
+        "extent": list(extent),
         "split_hash": content_hash([list(events["event"]), role.tolist()]),
         "dataset_name": str(description.get("Name", "")),
         "dataset_license": str(description.get("License", "")),

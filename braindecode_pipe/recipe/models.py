@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 Seconds = float
 Volts = float
+Decoder = Literal["ridge", "logistic", "mlp", "conv"]
 
 
 class Section(BaseModel):
@@ -208,7 +209,10 @@ class TrainSection(Section):
     """Decoders, each fitted on every fold's training events."""
 
     embeddings: list[str] = Field([], description="tables of [embed] to decode into; empty: all")
-    decoders: list[Literal["ridge", "logistic", "mlp", "conv"]] = ["ridge"]
+    decoders: list[Decoder] = ["ridge"]
+    decoders_of: dict[str, list[Decoder]] = Field(
+        {}, description="table of [embed] -> its own decoders, in place of the list above"
+    )
     select: bool = Field(False, description="choose among the decoders by nested cross-validation")
     windows: WindowSection = WindowSection()
     alphas: list[float] = Field(

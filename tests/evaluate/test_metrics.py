@@ -300,3 +300,12 @@ def test_verdict(changes, n_subjects, evidence, text):
 def test_p_values_as_printed():
     printed = [format_p(p) for p in (1.0, 0.4, 0.05, 0.00049975, 1 / 5040, 1e-6)]
     assert printed == ["1", ".4", ".05", ".0005", ".0002", "1.0e-06"]
+
+
+def test_f41_the_class_prior_is_no_evidence_of_decoding():
+    decoder = record(value=0.44)
+    says = verdict([decoder, record(decoder="prior", value=0.447)], "ridge", [], 1)
+    assert says["evidence"] == "no evidence"
+    assert says["text"].startswith("No evidence") and "without brain data 45 %" in says["text"]
+    says = verdict([decoder, record(decoder="prior", value=0.40)], "ridge", [], 1)
+    assert says["evidence"] == "evidence" and "without brain data" not in says["text"]
