@@ -129,7 +129,8 @@ def simulate_bold(
         data, design, motion, drift = _draw_run(
             settings, brain, subject, label, run, stimuli, latents
         )
-        ranks.append(_optimal_ranks(brain, settings, data, run, design, motion, drift, latents))
+        nuisance = np.column_stack([drift, motion])
+        ranks.append(_optimal_ranks(brain, data, run, design, nuisance, latents))
         courses[f"motion_run{label}"] = motion
         _write_run(root, settings, subject, label, brain, data, motion, drift, run, stimuli)
     facts = {
@@ -198,31 +199,35 @@ def _draw_run(settings, brain: Brain, subject, label, run: Run, stimuli, latents
     return data, design, motion, drift
 
 
-def _optimal_ranks(brain, settings, data, run: Run, design, motion, drift, latents) -> np.ndarray:
+def _optimal_ranks(
+    brain: Brain,
+    data: np.ndarray,
+    run: Run,
+    design: np.ndarray,
+    nuisance: np.ndarray,
+    latents: LatentCode,
+) -> np.ndarray:
     """``optimal.identify`` of every picture, the stimuli of all other trials being known."""
     n = data.shape[1]
     lags = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    nuisance = np.column_stack([np.ones(n), drift, motion / (motion.std(0) + (motion.std(0) == 0))])
     whitener = Whitener.of(
         background=brain.physiological,
         white=brain.thermal,
         temporal=_AR1**lags,
-        null_times=nuisance,
+        null_times=np.column_stack([np.ones(n), nuisance]),
     )
-    pictures = np.flatnonzero(run.stimulus < latents.n_pictures)
-    amplitude = latents.code[run.stimulus] @ brain.specific
-    # What is left when every trial's response is taken away; a trial gets its own back below.
-    kinds = run.stimulus < latents.n_pictures
-    common = np.where(kinds[:, None], brain.common["picture"], brain.common["word"])
-    rest = data - brain.baseline[brain.mask][:, None] - (amplitude + common).T @ design
+    is_picture = run.stimulus < latents.n_pictures
+    common = np.where(is_picture[:, None], brain.common["picture"], brain.common["word"])
+    amplitude = common + latents.code[run.stimulus] @ brain.specific
+    # Every trial's response is taken away, and below each trial gets its own back.
+    rest = data - brain.baseline[brain.mask][:, None] - amplitude.T @ design
     maps = brain.specific @ whitener.space
-    courses = design[pictures] @ whitener.time
+    courses = design[is_picture] @ whitener.time
     weighted = whitener.weight * (whitener.space.T @ rest @ whitener.time)
-    noise = (maps @ (weighted @ courses.T)).T
     gram = np.stack([(maps * (whitener.weight @ course**2)) @ maps.T for course in courses])
+    shown = run.stimulus[is_picture]
     code = latents.code[: latents.n_pictures]
-    shown = run.stimulus[pictures]
-    u = noise + np.einsum("nkl,nl->nk", gram, code[shown])
+    u = courses @ weighted.T @ maps.T + np.einsum("nkl,nl->nk", gram, code[shown])
     return identify(u, gram, code, shown)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from braindecode_pipe.errors import InputError
+from braindecode_pipe.errors import DiskFullError, InputError
 from braindecode_pipe.simulate.bold import simulate_bold
 from braindecode_pipe.simulate.design import EVENT_COLUMNS
 from braindecode_pipe.simulate.emeg import TASK, Simulated, simulate_emeg
@@ -55,11 +56,12 @@ def simulate(out: str | Path, **settings: Any) -> None:
 
     Raises
     ------
-    InputError : a setting out of range; ``out`` is there and holds something else
+    InputError : a setting out of range; ``out`` holds something else or cannot be written
+    DiskFullError : no space left
     ModelError : the package with the pictures (extra ``simulate``) is not installed
     """
     chosen = Settings(**settings)
-    out = Path(out)
+    out = Path(out).absolute()
     if is_current(out, chosen):
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -72,13 +74,22 @@ def simulate(out: str | Path, **settings: Any) -> None:
         )
     # Written aside and renamed: a data set that exists is complete.
     aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
         _write(aside, chosen)
         if out.exists():
             out.rmdir()
         aside.rename(out)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        raise (DiskFullError if full else InputError)(
+            "the simulation cannot be written",
+            file=out,
+            expected="a folder with enough free space that may be written to",
+            found=error.strerror or str(error),
+            remedy="free some space or choose another folder",
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -212,5 +212,5 @@ def _write_run(
     # mne-bids infers a maker from the file format; nobody made this amplifier.
     facts["Manufacturer"] = "none: simulated"
     if modality == "eeg":
-        facts["EEGReference"] = "average"
+        facts["EEGReference"] = "none: simulated potentials against infinity"
     sidecar.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

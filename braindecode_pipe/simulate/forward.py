@@ -130,7 +130,7 @@ def lead_field(info, dipoles: Dipoles) -> np.ndarray:
 
     Returns
     -------
-    (n_sensors, n_dipoles) float64 [V/(Am), T/(Am) or T/m/(Am)]; EEG is average-referenced
+    (n_sensors, n_dipoles) float64 [V/(Am), T/(Am) or T/m/(Am)]; EEG against infinity
     """
     import mne
 

@@ -142,7 +142,8 @@ def _wilson(share: float, n: int, z: float = 1.959963984540054) -> tuple[float, 
     """Wilson's score interval of a proportion."""
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
+    # At 0 and 1 the bounds miss the share itself by rounding.
+    return float(min(max(centre - half, 0.0), share)), float(max(min(centre + half, 1.0), share))
 
 
 def _complement(vectors: np.ndarray) -> np.ndarray:

@@ -81,7 +81,8 @@ def _latent_response(field, inside, latencies, time, group, person) -> np.ndarra
     weights = group.standard_normal(3) * np.exp(0.2 * person.standard_normal(3))
     centre = group.uniform(*latencies)
     peaks = centre + 0.02 * group.standard_normal(3) + 0.008 * person.standard_normal(3)
-    widths = group.uniform(0.06, 0.12, 3)
+    # Nothing answers within 30 ms.
+    widths = np.minimum(group.uniform(0.06, 0.12, 3), peaks - 0.03)
     courses = np.stack([_bump(time, p, w) for p, w in zip(peaks, widths)])
     return (field[:, dipoles] * weights) @ courses
 

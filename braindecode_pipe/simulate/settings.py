@@ -69,13 +69,15 @@ class Settings:
     nonlinear: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "modalities", tuple(self.modalities))
+        modalities = (self.modalities,) if isinstance(self.modalities, str) else self.modalities
+        object.__setattr__(self, "modalities", tuple(dict.fromkeys(modalities)))
         object.__setattr__(self, "grid", tuple(self.grid))
         if isinstance(self.snr, Mapping):
             object.__setattr__(self, "snr", dict(self.snr))
         self._at_least(1, "n_subjects", "n_repeats", "n_word_repeats", "n_bold_repeats", "n_runs")
         self._at_least(0, "n_words", "seed", "soa_jitter")
         self._at_least(2, "n_pictures")
+        self._require(self.n_runs <= self.n_pictures, "n_runs", "no more than n_pictures")
         self._require(set(self.modalities) <= set(MODALITIES) and self.modalities, "modalities",
                       "one or more of " + ", ".join(MODALITIES))  # fmt: skip
         if isinstance(self.snr, Mapping):
