@@ -125,7 +125,7 @@ def simulate_bold(
     ranks, courses = [], {}
     for number, shown in enumerate(order, 1):
         label = f"{number:02d}"
-        run = slow_run(shown, settings.bold_interval, settings.t_r)
+        run = slow_run(shown, settings.bold_interval, settings.t_r, rng)
         data, design, motion, drift = _draw_run(
             settings, brain, subject, label, run, stimuli, latents
         )
@@ -149,6 +149,7 @@ def simulate_bold(
         **{f"common_{name}": part.astype(np.float32) for name, part in brain.common.items()},
         "thermal": brain.thermal,
         "physiological": brain.physiological,
+        "motion": brain.motion,
         "hrf_time": _HRF_TIME,
         "hrf": _hrf(brain.hrf_delay),
         **courses,

@@ -67,10 +67,17 @@ def jittered_run(
     return Run(stimulus, samples / sfreq, (samples[-1] + round(2.0 * sfreq)) / sfreq)
 
 
-def slow_run(stimulus: np.ndarray, interval: float, t_r: float) -> Run:
-    """Onsets every ``interval`` [s] from 10 s on, 16 s of rest at the end, whole volumes."""
-    onset = 10.0 + interval * np.arange(len(stimulus))
-    n_volumes = int(np.ceil((onset[-1] + interval + 16.0) / t_r))
+def slow_run(stimulus: np.ndarray, interval: float, t_r: float, rng: np.random.Generator) -> Run:
+    """Onsets for BOLD, from 10 s on: whole volumes, with 16 s of rest at the end.
+
+    Between onsets lie ``interval`` [s] and, at random, none or one ``t_r`` [s] more; after every
+    twelfth stimulus come 12 s of rest. Without them stimulation would be periodic, and no one
+    could tell a response that comes late from the next one.
+    """
+    n = len(stimulus)
+    gaps = interval + t_r * rng.integers(0, 2, n) + np.where(np.arange(1, n + 1) % 12 == 0, 12.0, 0)
+    onset = 10.0 + np.r_[0.0, np.cumsum(gaps[:-1])]
+    n_volumes = int(np.ceil(round((onset[-1] + interval + 16.0) / t_r, 6)))
     return Run(stimulus, onset, n_volumes * t_r)
 
 

@@ -41,7 +41,7 @@ class Settings:
     sfreq : sampling rate of EEG and MEG [Hz]
     n_eeg, n_meg : sensors, spread over the head; n_meg in whole triplets
     soa : shortest interval between two onsets in EEG and MEG [s]; up to ``soa_jitter`` is added
-    t_r, bold_interval : repetition time, and time from onset to onset, of BOLD [s]
+    t_r, bold_interval : repetition time, and shortest time from onset to onset, of BOLD [s]
     grid : voxels along x, y, z, of 3 mm
     line_freq : [Hz]
     nonlinear : the brain responds to products of latent dimensions (see ``latents``)

@@ -59,6 +59,10 @@ def test_files_are_in_fmriprep_form(study):
 
 def test_motion_and_drift_are_removed_by_their_confounds(study):
     data, confounds, _, _ = read_run(study)
+    slow = np.column_stack([np.ones(len(confounds)), confounds.filter(like="cosine")])
+    edge = np.argsort(np.abs(np.load(study / "truth" / "bold_sub-01.npz")["motion"]).sum(1))[-60:]
+    still, moved = (residuals(data[edge], x).var() for x in (nuisance(confounds), slow))
+    assert still < 0.85 * moved
     clean = residuals(data, nuisance(confounds))
     removed = 1 - clean.var() / (data - data.mean(1, keepdims=True)).var()
     rng = np.random.default_rng(0)

@@ -41,8 +41,10 @@ def test_onsets_are_on_the_grid_and_far_enough_apart():
 
 
 def test_slow_runs_are_whole_volumes():
-    run = slow_run(np.arange(7), 5.0, 1.5)
-    assert np.diff(run.onset).tolist() == [5.0] * 6
+    run = slow_run(np.arange(40), 5.0, 1.5, np.random.default_rng(0))
+    gaps = np.diff(run.onset)
+    assert set(gaps) == {5.0, 6.5, 17.0, 18.5}
+    assert np.flatnonzero(gaps > 10).tolist() == [11, 23, 35]
     assert run.duration / 1.5 == round(run.duration / 1.5)
     assert run.duration >= run.onset[-1] + 16
 
@@ -57,7 +59,7 @@ def test_event_table_names_the_stimuli():
             "duration": [np.nan, 0.3],
         }
     )
-    run = slow_run(np.array([1, 0]), 6.0, 2.0)
+    run = slow_run(np.array([1, 0]), 6.0, 2.0, np.random.default_rng(0))
     table = event_table(run, stimuli, 0.5)
     assert list(table.columns) == list(EVENT_COLUMNS)
     assert table["duration"].tolist() == [0.3, 0.5]
