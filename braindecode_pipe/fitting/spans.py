@@ -84,6 +84,8 @@ def response_span(signal: Any, window: WindowSection, row: int | None, delay: fl
     """
     if row is None:
         return "event has no response stored"
+    if not signal.event_good[row]:
+        return "event was rejected"
     if signal.times is None:
         return Span(0, 1, None, row)
     start = int(nearest_sample(window.tmin + delay - signal.times[0], signal.sfreq))

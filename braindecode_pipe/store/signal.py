@@ -90,6 +90,7 @@ class Signal:
     times : (n_times,) [s], or None for responses without time
     time_good : (n_times,) bool, False where samples are scrubbed or annotated as bad; or None
     events : ids of the events of a response, else None
+    event_good : (n_events,) bool, False where an event was rejected; None for signals
     attrs : attributes of the store
     """
 
@@ -99,6 +100,7 @@ class Signal:
     times: np.ndarray | None
     time_good: np.ndarray | None
     events: np.ndarray | None
+    event_good: np.ndarray | None
     attrs: dict[str, Any] = field(repr=False)
     _files: list[tuple[str, Entry]] = field(repr=False)
     _layout: ArrayLayout = field(repr=False)
@@ -250,13 +252,19 @@ def open_signal(path: str | Path) -> Signal:
     if times is not None:
         has = "time_good" in dataset.coords
         good = dataset["time_good"].values.astype(bool) if has else np.ones(len(times), bool)
+    events = event_good = None
+    if kind == "response":
+        events = dataset["event"].values
+        has = "event_good" in dataset.coords
+        event_good = dataset["event_good"].values.astype(bool) if has else np.ones(len(events), bool)
     return Signal(
         path=Path(path),
         kind=kind,
         sensors=_sensor_table(dataset),
         times=times,
         time_good=good,
-        events=dataset["event"].values if kind == "response" else None,
+        events=events,
+        event_good=event_good,
         attrs=dict(dataset.attrs),
         _files=[(str(index.root / name), index.entries[name]) for name in names],
         _layout=layout,

@@ -29,14 +29,17 @@ def make_signal(tmp_path):
 def make_response(tmp_path):
     """Writes ``data (n_events, n_sensors[, n_times])`` as a response store and opens it."""
 
-    def make(name, data, events, times=None):
+    def make(name, data, events, times=None, good=None):
         data = np.asarray(data, np.float32)
         sensors = sensor_coords([f"s{i}" for i in range(data.shape[1])], "eeg", "V")
         attrs = {"data_origin": "simulated"}
         if times is not None:
             attrs["sfreq"] = round(1 / float(times[1] - times[0]), 9)
         path = tmp_path / f"{name}.zarr"
-        write_store(path, {"": response_dataset(data, sensors, events, attrs, times)})
+        dataset = response_dataset(data, sensors, events, attrs, times)
+        if good is not None:
+            dataset = dataset.assign_coords(event_good=("event", np.asarray(good, bool)))
+        write_store(path, {"": dataset})
         return open_signal(path)
 
     return make

@@ -214,6 +214,14 @@ def test_epochs_are_cropped_and_found_by_event(make_response):
         Windows({"a": signal}, event_table([0]), WindowSection(tmin=0.0, tmax=2.0))
 
 
+def test_rejected_epochs_are_dropped_and_counted(make_response):
+    names = [f"a:{i}" for i in range(4)]
+    signal = make_response("a", noise(4, 2), names, good=[True, False, True, True])
+    windows = Windows({"a": signal}, event_table([0] * 4), WindowSection(tmax=1, reduce="mean"))
+    assert windows.valid.tolist() == [True, False, True, True]
+    assert windows.dropped == {"event was rejected": 1}
+
+
 def test_responses_without_time_are_one_sample(make_response):
     data = noise(4, 5)
     signal = make_response("a", data, [f"a:{i}" for i in range(4)])
