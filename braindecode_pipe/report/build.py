@@ -88,7 +88,7 @@ def failure_alert(failures: list[dict]) -> tuple[Failed, ...]:
         return ()
     n = wording.count(len(failures), "unit of work", "units of work")
     cause = "\n".join(f"{f.get('stage')}: {f.get('unit')}: {f.get('error')}" for f in failures)
-    return (Failed(f"{n}. The results below hold for the rest.", cause),)
+    return (Failed(f"{n} failed. The results below hold for the rest.", cause),)
 
 
 def all_records(study: Study) -> list[dict]:

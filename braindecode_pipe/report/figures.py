@@ -145,6 +145,7 @@ def ranks(rank: np.ndarray, n_candidates: np.ndarray, alt: str, caption: str) ->
             ax.bar(np.arange(1, len(heights) + 1), heights, width=0.82, color=COLOURS[0])
             level = len(rank) / len(heights)
             ax.set_xlabel("rank of the true stimulus (1 = first)")
+            ax.xaxis.set_major_locator(MaxNLocator(12, integer=True))
             if len(heights) <= 12:
                 ax.set_xticks(range(1, len(heights) + 1))
             ax.set_xlim(0.4, len(heights) + 0.6)

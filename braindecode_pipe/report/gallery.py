@@ -128,7 +128,7 @@ def _query(row: dict, fold: str, shelf: Shelf) -> Query:
             top.append((shelf[stimulus], score, stimulus == str(row["stimulus"])))
     return Query(
         title=f"Rank {wording.plain(row['rank'])} of {wording.plain(row['n_candidates'])}",
-        detail=f"person {row['subject']}, fold {fold}",
+        detail=f"person {row['subject']}, {fold if fold[:1].isalpha() else f'fold {fold}'}",
         truth=shelf[str(row["stimulus"])],
         truth_score=wording.similarity(row.get("score_true")),
         top=tuple(top),
@@ -152,7 +152,7 @@ def _zero_shot(study: Study) -> Iterator[Block]:
         "apart by the embeddings of their names alone: a pair is right when the two responses fit "
         "their own names better than each other's."
     )
-    yield from attempt("zero-shot verdict", verdict, study, evaluation)
+    yield from attempt("zero-shot verdict", verdict, evaluation)
     yield from attempt("zero-shot scores", _zero_shot_table, evaluation)
     yield from attempt("zero-shot pairs", _pair_figure, evaluation)
     yield from attempt("zero-shot null", _null_figure, evaluation)

@@ -208,7 +208,7 @@ def _say_evaluate(cited: Cited, recipe: Recipe) -> None:
     if part.bootstrap:
         cited.say(
             f"Intervals of {100 * part.ci:g} % are percentiles of {part.bootstrap} bootstrap "
-            f"samples over {part.bootstrap_unit}s."
+            f"samples over {wording.plural(part.bootstrap_unit)}."
         )
     if part.permutations:
         cited.say(

@@ -77,16 +77,15 @@ class Recording:
 
     @cached_property
     def stated(self) -> pd.DataFrame:
-        """Sensors of the quality group: sensor, kind, unit, reason."""
+        """Sensors of the quality group: sensor, kind, reason, dropped."""
         table = self._sensors[0].set_index("sensor")
         stored = self.array("bad_reason")
         names = [str(v) for v in self.qc["sensor"].values]
         reasons = [""] * len(names) if stored is None else [str(v) for v in stored]
         found = pd.DataFrame({"sensor": names, "reason": reasons})
         # A dropped sensor has left no kind behind; it had that of the others where there is one.
-        kinds, units = table["kind"].unique(), table["unit"].unique()
+        kinds = table["kind"].unique()
         found["kind"] = [table["kind"].get(n, kinds[0] if len(kinds) == 1 else "") for n in names]
-        found["unit"] = [table["unit"].get(n, units[0] if len(kinds) == 1 else "") for n in names]
         found["dropped"] = ~found["sensor"].isin(table.index)
         return found
 
@@ -149,7 +148,8 @@ def _summary(recording: Recording) -> Iterator[Block]:
         rows.append(("Repetition time", f"{wording.plain(attrs['t_r'])} s"))
     if "time" in dataset.dims and attrs.get("sfreq"):
         seconds = dataset.sizes["time"] / float(attrs["sfreq"])
-        rows.append(("Duration", f"{wording.duration(seconds)} ({dataset.sizes['time']} samples)"))
+        name = "Length of an epoch" if "event" in dataset.dims else "Duration"
+        rows.append((name, f"{wording.duration(seconds)} ({dataset.sizes['time']} samples)"))
     if "event" in dataset.dims:
         rows.append(("Epochs", str(dataset.sizes["event"])))
     if "time_good" in dataset.coords:
@@ -234,7 +234,7 @@ def _amplitudes(recording: Recording) -> Iterator[Block]:
     caption = "Local amplitude of every sensor before preprocessing."
     kinds = table["kind"].tolist()
     bad = (table["reason"] != "").to_numpy()
-    yield qc_figures.amplitudes(amplitude, kinds, table["unit"].tolist(), bad, alt, caption)
+    yield qc_figures.amplitudes(amplitude, kinds, bad, alt, caption)
 
 
 def _excerpt(recording: Recording) -> Iterator[Block]:
@@ -284,6 +284,10 @@ def _tsnr(recording: Recording) -> Iterator[Block]:
     tsnr = recording.array("tsnr")
     require(tsnr, "the temporal signal-to-noise ratio", recording.path)
     table, grid = recording.sensors, recording.grid
+    if np.nanmedian(np.abs(tsnr)) < 1:
+        text = "The mean was removed before these data were shared: they have no tSNR to show."
+        yield Text(text, "note")
+        return
     values = maps.Values(tsnr[None].astype(float), ("tSNR",), "tSNR", signed=False)
     caption = f"Temporal signal-to-noise ratio before cleaning, median {np.nanmedian(tsnr):.0f}."
     yield from maps.sensor_maps(values, table, caption, grid)

@@ -22,7 +22,8 @@ from braindecode_pipe.report.figures import (
 
 MAX_LEVELS = 12
 # Units in which people know the numbers, and the factor to them.
-HANDY = {"V": ("µV", 1e6), "T": ("fT", 1e15), "T/m": ("fT/cm", 1e13)}
+ELECTRODES = dict.fromkeys(("eeg", "ecog", "seeg", "dbs"), ("µV", 1e6))
+HANDY = {**ELECTRODES, "mag": ("fT", 1e15), "ref_meg": ("fT", 1e15), "grad": ("fT/cm", 1e13)}
 
 
 def _spectrum(ax, freq: np.ndarray, psd: np.ndarray, bad: np.ndarray, title: str) -> None:
@@ -72,7 +73,6 @@ def spectra(
 def amplitudes(
     amplitude: np.ndarray,
     kinds: Sequence[str],
-    units: Sequence[str],
     bad: np.ndarray,
     alt: str,
     caption: str,
@@ -81,15 +81,15 @@ def amplitudes(
 
     Parameters
     ----------
-    amplitude : (n_sensors,) [V, T, T/m or a.u., as ``units`` says]
-    kinds, units : (n_sensors,)
+    amplitude : (n_sensors,) [V, T or T/m]
+    kinds : (n_sensors,)
     bad : (n_sensors,) bool
     """
     names = list(dict.fromkeys(kinds))
     with canvas(8.2, 1.9 * len(names) + 0.2, nrows=len(names), squeeze=False) as (figure, axes):
         for ax, name in zip(axes[:, 0], names):
             rows = np.asarray(kinds) == name
-            unit, factor = HANDY.get(np.asarray(units)[rows][0], (units[0], 1.0))
+            unit, factor = HANDY.get(name, ("SI unit", 1.0))
             value, flag = factor * amplitude[rows], bad[rows]
             index = np.arange(1, rows.sum() + 1)
             ax.plot(index[~flag], value[~flag], "o", ms=3, color=COLOURS[0], label="good")

@@ -30,16 +30,17 @@ def verdict_section(study: Study) -> Section:
     """What is decoded, how well, against what chance, from how much data."""
     blocks: list[Block] = []
     for evaluation in study.evaluations:
-        blocks += attempt(f"verdict for {evaluation.name}", verdict, study, evaluation)
+        blocks += attempt(f"verdict for {evaluation.name}", verdict, evaluation)
+        blocks += attempt(f"prior of {evaluation.name}", prior_warning, evaluation)
     if not study.evaluations and study.zero_shot is None:
         blocks.append(Text("Nothing was evaluated, so there is no result to judge.", "warning"))
     if study.zero_shot is not None and not study.evaluations:
-        blocks += attempt("zero-shot verdict", verdict, study, study.zero_shot)
+        blocks += attempt("zero-shot verdict", verdict, study.zero_shot)
     blocks += attempt("extent of the data", extent, study)
     return Section("verdict", "Verdict", tuple(blocks))
 
 
-def verdict(study: Study, evaluation: Evaluation) -> Verdict:
+def verdict(evaluation: Evaluation) -> Verdict:
     """The verdict of one evaluation with its numbers on a scale."""
     says = evaluation.verdict
     metric, decoder = str(says.get("metric", "")), str(says.get("decoder", ""))
@@ -61,6 +62,25 @@ def verdict(study: Study, evaluation: Evaluation) -> Verdict:
         scale=scale(metric, record),
         facts=tuple(facts) if record else (),
     )
+
+
+def prior_warning(evaluation: Evaluation) -> Iterator[Text]:
+    """A warning where guessing by training frequency does as well as the decoder of the verdict."""
+    metric, decoder = headline_metric(evaluation), evaluation.headline
+    value = {r.get("decoder"): r["value"] for r in pooled(evaluation) if r["metric"] == metric}
+    if "prior" not in value or decoder not in value or decoder == "prior":
+        return
+    sign = -1 if metric in ("median_rank", "normalized_rank") else 1
+    chance = next(r["chance"] for r in pooled(evaluation) if r["metric"] == metric)
+    informative = sign * (value["prior"] - chance) > 0.01 * abs(chance)
+    if informative and sign * (value["prior"] - value[decoder]) >= 0:
+        yield Text(
+            "How often training showed each candidate predicts the truth as well, without brain "
+            f"data: {wording.metric_name(metric)} {wording.score(metric, value['prior'])} against "
+            f"{wording.score(metric, value[decoder])} of the decoder. Look at the balanced scores "
+            "before believing the verdict.",
+            "warning",
+        )
 
 
 def heading_of(evaluation: Evaluation, record: dict) -> str:
@@ -132,8 +152,8 @@ def results_section(study: Study) -> Section:
     blocks: list[Block] = []
     for evaluation in study.evaluations:
         blocks.append(Heading(f"Embedding “{evaluation.name}”"))
-        blocks += attempt(f"figure of scores, {evaluation.name}", score_figure, study, evaluation)
-        blocks += attempt(f"results, {evaluation.name}", results_table, study, evaluation)
+        blocks += attempt(f"figure of scores, {evaluation.name}", score_figure, evaluation)
+        blocks += attempt(f"results, {evaluation.name}", results_table, evaluation)
         blocks += attempt(f"ranks, {evaluation.name}", rank_figure, evaluation)
         blocks += attempt(f"confusion, {evaluation.name}", confusion_figure, study, evaluation)
     if not blocks:
@@ -141,7 +161,7 @@ def results_section(study: Study) -> Section:
     return Section("results", "Results", tuple(blocks))
 
 
-def results_table(study: Study, evaluation: Evaluation) -> Iterator[Block]:
+def results_table(evaluation: Evaluation) -> Iterator[Block]:
     """The score of the verdict for every decoder; behind it all other scores."""
     metric = headline_metric(evaluation)
     records = pooled(evaluation)
@@ -173,10 +193,9 @@ def record_table(
     before = None
     for record in records:
         metric, decoder = str(record["metric"]), str(record.get("decoder", ""))
-        way = (
-            f"p-value: {record.get('null') or 'none'}; interval: bootstrap over "
-            f"{record.get('bootstrap_unit') or 'nothing'}s."
-        )
+        unit = str(record.get("bootstrap_unit") or "")
+        drawn = f"bootstrap over {wording.plural(unit)}" if unit else "none"
+        way = f"p-value: {record.get('null') or 'none'}; interval: {drawn}."
         mark = ways.setdefault(way, f"[{len(ways) + 1}]")
         few, many = record.get("n_candidates_min"), record.get("n_candidates")
         candidates = wording.plain(many)
@@ -208,7 +227,7 @@ def record_table(
     return Table(caption, columns, tuple(rows), notes, folded)
 
 
-def score_figure(study: Study, evaluation: Evaluation) -> Block:
+def score_figure(evaluation: Evaluation) -> Block:
     """The headline score of every decoder beside chance and null."""
     metric = headline_metric(evaluation)
     rows = []

@@ -108,6 +108,11 @@ def p_value(value: object) -> str:
     return f"{value:.2g}"
 
 
+def plural(name: str) -> str:
+    """ "event" -> "events", "stimulus" -> "stimuli"."""
+    return {"stimulus": "stimuli"}.get(name, f"{name}s")
+
+
 def count(n: int, one: str, many: str = "") -> str:
     """ "1 person", "2 people"."""
     return f"{n} {one if n == 1 else many or one + 's'}"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from braindecode_pipe.evaluate import run as evaluate
 from braindecode_pipe.evaluate import run_zero_shot as evaluate_zero_shot
-from braindecode_pipe.evaluate.ledger import append, read
+from braindecode_pipe.evaluate.ledger import append, configuration_of, read
 from braindecode_pipe.recipe import Recipe, ZeroShotSection
 from braindecode_pipe.report import ReportInputs
 from braindecode_pipe.schema import (
@@ -285,6 +285,9 @@ def build_study(
     origin: str = "recorded",
     names: Names | None = None,
     zero_shot: bool = False,
+    n_runs: int = 3,
+    n_trials: int = 24,
+    draws: int = 200,
 ) -> ReportInputs:
     """A whole study with stores of every stage; ``modality`` is eeg or bold."""
     data = folder / "data"
@@ -300,8 +303,8 @@ def build_study(
     (data / "README").write_text(f"Pictures.\nLicence of the pictures: {names.licence}\n")
     kind = "concept" if bold else "image"
     datatype = "bold" if bold else "eeg"
-    plan, plan_path = _plan(folder, names, n_runs=3, n_trials=24, datatype=datatype, kind=kind,
-                            data=data, origin=origin)  # fmt: skip
+    plan, plan_path = _plan(folder, names, n_runs=n_runs, n_trials=n_trials, datatype=datatype,
+                            kind=kind, data=data, origin=origin)  # fmt: skip
     signals, sensors = _signals(folder, plan, names, datatype, origin)
     vectors = np.random.default_rng(4).normal(size=(len(names.labels), 12))
     embedding = folder / "embedding.zarr"
@@ -316,7 +319,7 @@ def build_study(
                                     "model": "one-hot" if bold else "efficientnet-lite0"}},
         "train": {"decoders": decoders, "select": bold,
                   "windows": {"delay": "estimate" if bold else 0.0, "tmax": 0.8}},
-        "evaluate": {"bootstrap": 200, "permutations": 200},
+        "evaluate": {"bootstrap": draws, "permutations": draws},
     }  # fmt: skip
     recipe = Recipe.model_validate(settings)
     predictions = _predictions(
@@ -328,7 +331,7 @@ def build_study(
     if zero_shot:
         evaluations["zero_shot"] = _zero_shot(folder, plan, names, recipe, origin)
     dump = recipe.model_dump(mode="json")
-    this = content_hash({k: v for k, v in dump.items() if k != "study"})[:16]
+    this = configuration_of(dump)
     ledger = {}
     for path in evaluations.values():
         attrs = store_attrs(path)
