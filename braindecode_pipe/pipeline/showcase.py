@@ -19,7 +19,7 @@ RECIPES = ("demo_eeg", "demo_meg", "demo_fmri")
 
 
 def demo(
-    out: str | Path, *, jobs: int = 1, quiet: bool = False, seed: int = 0, snr: float | None = None
+    out: str | Path, *, jobs: int = 1, quiet: bool = False, seed: int = 0, snr: float = 0.5
 ) -> RunResult:
     """Simulate one data set and run the three demo recipes on it.
 
@@ -30,7 +30,7 @@ def demo(
     out : folder; ``data`` below it is the simulated BIDS data set, one folder per recipe the runs
     jobs : see :func:`run`
     seed : of the simulation
-    snr : of the simulation; None takes the simulation's own default
+    snr : of the simulation, as an amplitude ratio per sensor; 0 plants nothing
     """
     out = Path(out)
     result = RunResult()
@@ -63,10 +63,10 @@ def _card(title: str, part: RunResult, out: Path) -> dict[str, Any]:
     }
 
 
-def _simulated(data: Path, marker: Path, seed: int, snr: float | None) -> UnitResult:
+def _simulated(data: Path, marker: Path, seed: int, snr: float) -> UnitResult:
     from braindecode_pipe.simulate import simulate
 
-    settings = {"seed": seed} | ({} if snr is None else {"snr": snr})
+    settings = {"seed": seed, "snr": snr}
     key = content_hash([settings, code_hash(("simulate",))])
     known = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
     if data.is_dir() and known.get("key") == key:

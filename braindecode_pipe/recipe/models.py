@@ -226,6 +226,9 @@ class TrainSection(Section):
     batch_size: int = Field(128, ge=2)
     epochs: int = Field(50, ge=1)
     patience: int = Field(10, ge=1)
+    monitor: Literal["loss", "retrieval"] = Field(
+        "retrieval", description="what early stopping looks at on the validation groups"
+    )
     seed: int = 0
     zero_shot: ZeroShotSection | None = None
 

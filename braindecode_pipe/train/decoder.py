@@ -14,7 +14,7 @@ from braindecode_pipe.train.linear import fit_logistic, fit_ridge, moments, soft
 from braindecode_pipe.train.selection import cosine, identification_accuracy
 
 DECODERS = ("ridge", "logistic", "mlp", "conv")
-_LOOP = ("loss", "lr", "weight_decay", "batch_size", "epochs", "patience", "seed")
+_LOOP = ("loss", "lr", "weight_decay", "batch_size", "epochs", "patience", "monitor", "seed")
 
 
 class BrainDecoder(BaseEstimator):
@@ -33,7 +33,7 @@ class BrainDecoder(BaseEstimator):
     alphas : penalties that ridge chooses from
     network : mapping, optional
         Arguments of the network's constructor.
-    loss, lr, weight_decay, batch_size, epochs, patience, seed
+    loss, lr, weight_decay, batch_size, epochs, patience, monitor, seed
         See :func:`~braindecode_pipe.fitting.loop.fit`.
     n_steps : int
         Steps of the target, whose columns then go step by step: ``(n, n_steps * n_features)``.
@@ -58,6 +58,7 @@ class BrainDecoder(BaseEstimator):
         batch_size: int = 128,
         epochs: int = 50,
         patience: int = 10,
+        monitor: str = "retrieval",
         seed: int = 0,
         n_steps: int = 1,
     ) -> None:
@@ -70,6 +71,7 @@ class BrainDecoder(BaseEstimator):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.monitor = monitor
         self.seed = seed
         self.n_steps = n_steps
 
@@ -179,6 +181,7 @@ class BrainDecoder(BaseEstimator):
                     "batch_size",
                     "epochs",
                     "patience",
+                    "monitor",
                     "seed",
                 )
             },

@@ -165,6 +165,7 @@ def make_decoder(section: TrainSection, decoder: str, n_steps: int) -> BrainDeco
         batch_size=section.batch_size,
         epochs=section.epochs,
         patience=section.patience,
+        monitor=section.monitor,
         seed=section.seed,
         n_steps=n_steps,
     )
