@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from html.parser import HTMLParser
 
@@ -25,7 +26,7 @@ PAYLOADS = {
     "formula": "=HYPERLINK(\"http://x.invalid\";\"click\")",
 }  # fmt: skip
 TINY = {
-    "eeg": {"n_runs": 2, "n_trials": 24, "draws": 20},
+    "eeg": {"n_runs": 2, "n_trials": 12, "draws": 20},
     "bold": {"n_runs": 2, "n_trials": 8, "draws": 20, "zero_shot": True},
 }
 ALLOWED_LINKS = ("#", "qc/", "../report.html")
@@ -98,7 +99,8 @@ def test_f29_payload_through_every_field(
     names = poisoned(make_names, payload, modality == "bold")
     inputs = make_study(tmp_path / "in", modality=modality, names=names, **TINY[modality])
     out = tmp_path / "out.zarr"
-    run(inputs, out)
+    first = next(iter(inputs.signals))
+    run(dataclasses.replace(inputs, signals={first: inputs.signals[first]}), out)
     files = list_extra_files(out)
     for file in files:
         assert all(c.isalnum() or c in "-._/" for c in file), file

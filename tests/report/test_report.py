@@ -43,7 +43,7 @@ def studies(make_study, make_names, tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
     one = make_names(subjects=("01",))
     made = {
-        "eeg": make_study(folder / "eeg", origin="simulated", snr=0.8),
+        "eeg": make_study(folder / "eeg", origin="simulated", n_runs=2),
         "bold": make_study(folder / "bold", modality="bold", zero_shot=True, names=one, n_runs=2),
         "null": make_study(folder / "null", modality="bold", snr=0.0, n_runs=2, names=make_names()),
     }
@@ -106,7 +106,7 @@ def test_verdict_comes_first_and_says_evidence(studies):
     assert says["evidence"] == "evidence"
     assert text.index(says["text"]) < text.index("All 44 scores")
     assert "Evidence Decoding into the embedding “pictures”" in text
-    assert "From 6 recordings (EEG; 6 min) of 2 people: 144 events" in text
+    assert "From 4 recordings (EEG; 4 min) of 2 people: 96 events" in text
 
 
 def test_null_study_says_no_evidence(studies):
