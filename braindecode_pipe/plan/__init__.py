@@ -97,7 +97,11 @@ def build(
     copies = find_duplicates(recordings, data)
     if copies and section.duplicates == "error":
         raise _duplicate_error(copies, data)
-    events, dropped = read_all_events(section, recordings, data)
+    events, dropped, problems = read_all_events(section, recordings, data)
+    named = recordings["recording"].map(problems)
+    recordings["problem"] = recordings["problem"].where(named.isna(), named)
+    for root in {data, data.resolve()}:  # a plan does not depend on where the data lie
+        recordings["problem"] = recordings["problem"].str.replace(f"{root}/", "", regex=False)
     stimuli = []
     for target, spec in section.stimuli.items():
         events[f"stimulus_{target}"], table = match_stimuli(target, spec, events, data, hasher)

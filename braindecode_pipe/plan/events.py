@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import DataError, EventError
+from braindecode_pipe.errors import DataError, EventError, MissingFileError
 from braindecode_pipe.plan.recordings import sidecars, stem
 from braindecode_pipe.recipe import PlanSection
 
@@ -185,30 +185,43 @@ def _inside(
             expected=f"onsets between 0 and {duration:.3f} s, {section.max_dropped_events:.0%} "
             "may be dropped",
             found=f"{dropped} of {len(table)} outside, e.g. at {worst:g} s{factor}",
-            remedy="correct the onsets, or raise [plan] max_dropped_events",
+            remedy="correct the onsets; or the recording was cut short; or raise [plan] "
+            "max_dropped_events",
         )
     return table[~outside].reset_index(drop=True), dropped
 
 
 def read_all_events(
     section: PlanSection, recordings: pd.DataFrame, data: Path
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Events of all recordings that are not excluded, and how many were dropped in each.
+) -> tuple[pd.DataFrame, dict[str, int], dict[str, str]]:
+    """Events of all recordings that are not excluded.
+
+    Returns
+    -------
+    events : one row per event
+    dropped : recording -> number of events that lie outside it
+    problems : recording -> why its events cannot be used; such a recording is left to fail alone
 
     Raises
     ------
-    EventError : also when no recording has any event
+    EventError : no recording has any event, or none has events that can be used
     """
-    tables, dropped = [], {}
-    for recording in recordings.to_dict("records"):
-        if recording["excluded"] or recording["problem"]:
+    tables, dropped, errors = {}, {}, {}
+    usable = [r for r in recordings.to_dict("records") if not (r["excluded"] or r["problem"])]
+    for recording in usable:
+        name = str(recording["recording"])
+        try:
+            table = read_events(section, recording, data)
+        except EventError as error:
+            errors[name] = error
             continue
-        table = read_events(section, recording, data)
         if table.attrs["dropped"]:
-            dropped[str(recording["recording"])] = table.attrs["dropped"]
+            dropped[name] = table.attrs["dropped"]
         table.attrs = {}
-        tables.append(table)
-    tables = [table for table in tables if len(table)]
+        if len(table):
+            tables[name] = table
+    if not tables and errors:
+        raise next(iter(errors.values()))
     if not tables:
         raise EventError(
             "no recording has events",
@@ -217,11 +230,33 @@ def read_all_events(
             found=", ".join(stem(Path(p).name) for p in recordings["path"][:3]),
             remedy="every other stage can run; decoding needs to know when what was presented",
         )
-    events = pd.concat(tables, ignore_index=True)
+    problems = {name: str(error) for name, error in errors.items()}
+    problems |= _without_events(usable, set(tables) | set(errors), data)
+    events = pd.concat(tables.values(), ignore_index=True)
     for column in events.columns:
         if events[column].dtype.kind not in "fiub":
             events[column] = events[column].fillna("").astype(str)
-    return events, dropped
+    return events, dropped, problems
+
+
+def _without_events(
+    recordings: list[dict[str, Any]], having: set[str], data: Path
+) -> dict[str, str]:
+    """Recordings without events of a task whose other recordings have them."""
+    tasks = {str(r["task"]) for r in recordings if r["recording"] in having}
+    return {
+        str(r["recording"]): str(
+            MissingFileError(
+                "the recording has no events",
+                file=data / r["path"],
+                expected="an events.tsv beside it, as other recordings of this task have",
+                found="none",
+                remedy="put it there, or leave the recording out in [[plan.exclude]]",
+            )
+        )
+        for r in recordings
+        if r["recording"] not in having and str(r["task"]) in tasks
+    }
 
 
 def check_readable(recordings: pd.DataFrame) -> None:

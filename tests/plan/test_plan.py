@@ -82,9 +82,37 @@ def test_sidecars_follow_the_inheritance_principle(tmp_path):
     ],
 )
 def test_f19_bad_event_tables_are_refused(bids, text, message):
-    (bids / "sub-01/eeg/sub-01_task-words_run-1_events.tsv").write_text(text)
+    for table in bids.rglob("*_events.tsv"):
+        table.write_text(text)
     with pytest.raises(EventError, match=message):
         build(PlanSection(), SplitSection(), bids)
+
+
+@pytest.mark.parametrize("text", ["onset\tduration\ttrial_type\n9000\t0\tb\n", None])
+def test_a_recording_without_usable_events_is_a_problem_of_its_own(bids, text):
+    name = "sub-01_task-words_run-1"
+    table = bids / "sub-01" / "eeg" / f"{name}_events.tsv"
+    if text is None:
+        table.unlink()
+    else:
+        table.write_text(text)
+    result = build(PlanSection(), SplitSection(), bids)
+    assert list(result.attrs["problems"]) == [f"{name}_eeg"]
+    problem = result.attrs["problems"][f"{name}_eeg"]
+    assert ("has no events" if text is None else "outside the recording") in problem
+    assert f"file: sub-01/eeg/{name}" in problem and str(bids) not in problem
+    assert f"{name}_eeg" not in set(result.plan.events["recording"])
+
+
+def test_a_recording_of_another_task_needs_no_events(bids, make):
+    write, _ = make
+    write(
+        bids / "sub-01/eeg/sub-01_task-rest_eeg.vhdr",
+        np.random.default_rng(9).normal(size=(4, 900)),
+    )
+    result = build(PlanSection(), SplitSection(), bids)
+    assert result.attrs["problems"] == {}
+    assert len(result.plan.recordings) == 7 and len(result.plan.events) == 120
 
 
 def test_f19_few_events_outside_are_dropped_and_counted(bids, make):
