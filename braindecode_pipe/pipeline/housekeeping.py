@@ -63,6 +63,8 @@ def check(recipe: Recipe, data: str | Path) -> list[Finding]:
 def clean(out: str | Path) -> list[Path]:
     """Delete results that the last run did not use; the folders that were deleted.
 
+    Stages that the last run did not reach keep all that they have.
+
     Raises
     ------
     MissingFileError : ``out`` is no run folder
@@ -74,11 +76,13 @@ def clean(out: str | Path) -> list[Path]:
             "this is not the folder of a run", file=out, expected="run.json in it",
             remedy="give the folder that `run` wrote to",
         )  # fmt: skip
-    used = {unit["store"] for unit in json.loads(record.read_text(encoding="utf-8"))["units"]}
+    units = json.loads(record.read_text(encoding="utf-8"))["units"]
+    used, reached = ({unit[key] for unit in units} for key in ("store", "stage"))
     removed = []
     with StoreLock(out / "run"):
         for store in sorted(out.glob("*/*/*.zarr")):
-            if store.relative_to(out).as_posix() not in used and not store.is_symlink():
+            name = store.relative_to(out)
+            if name.parts[0] in reached and name.as_posix() not in used and not store.is_symlink():
                 delete_store(store)
                 removed.append(store)
     return removed

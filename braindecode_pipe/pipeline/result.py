@@ -42,9 +42,9 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0, 2 when every failure is bad input, else 1."""
+        """0; 2 when every failure is bad input, or --from left out what is not there; else 1."""
         if not self.failed:
-            return 0
+            return 2 if any(row.status == "skipped" for row in self.rows) else 0
         return 2 if all(row.bad_input for row in self.failed) else 1
 
     @property

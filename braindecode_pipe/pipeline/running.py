@@ -14,6 +14,7 @@ from braindecode_pipe.errors import InputError, RecipeError
 from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History, package_version, write_json
+from braindecode_pipe.pipeline.progress import Bars, Quiet
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.stages import STAGES, Stages, Unit
 from braindecode_pipe.recipe import Recipe
@@ -183,61 +184,6 @@ class Run:
         )  # fmt: skip
 
 
-class Quiet:
-    """Progress that shows nothing."""
-
-    def stage(self, name: str, n_units: int) -> Quiet:
-        """A context for one stage."""
-        return self
-
-    def advance(self, unit: str, error: str) -> None:
-        """One unit ended."""
-
-    def __enter__(self) -> Quiet:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
-
-class Bars(Quiet):
-    """Progress bars on stderr, one per stage."""
-
-    def stage(self, name: str, n_units: int) -> Bars:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[unit]}"),
-            console=Console(stderr=True), transient=False,
-        )  # fmt: skip
-        self._task = self._bar.add_task(name, total=n_units, unit="")
-        return self
-
-    def advance(self, unit: str, error: str) -> None:
-        from rich.markup import escape
-
-        if error:
-            self._bar.console.print(f"[red]failed[/red] {escape(unit)}: "
-                                    f"{escape(error.splitlines()[0])}")  # fmt: skip
-        self._bar.update(self._task, advance=1, unit=escape(unit)[:50])
-
-    def __enter__(self) -> Bars:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
-
-
 def run(
     recipe: Recipe,
     data: str | Path,
@@ -326,6 +272,7 @@ def _stages(current: Run) -> None:
         return
     signals = current.stages.preprocess(plan)
     done = current.execute(signals.values())
+    done -= _without_events(current, plan, done)
     failed = sorted(set(signals) - done)
     if not current.dry_run:
         plan = plan.without(failed)
@@ -362,6 +309,20 @@ def _plan(current: Run) -> StudyPlan | None:
             extent=current.stages.extent, hasher=current.hashes,
         ).plan  # fmt: skip
     return None
+
+
+def _without_events(current: Run, plan: StudyPlan, done: set[str]) -> set[str]:
+    """Recordings that can be read and whose events cannot: their problem is told here."""
+    problems = dict(zip(plan.recordings["recording"], plan.recordings["problem"]))
+    found = {name for name in done if problems[name]}
+    for name in sorted(found):
+        current.result.rows.append(
+            UnitResult(
+                "plan", name, "failed", "its events cannot be used", error=problems[name],
+                bad_input=True,
+            )
+        )  # fmt: skip
+    return found
 
 
 def _train(

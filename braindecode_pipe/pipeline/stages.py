@@ -23,7 +23,6 @@ from braindecode_pipe.pipeline.cache import (
 from braindecode_pipe.recipe import EmbedSpec, Recipe
 from braindecode_pipe.splits import StudyPlan, content_hash
 
-
 # Parts of [train] that say which units there are, or belong to one kind of decoder.
 _OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot", "mlp", "conv"}
 
