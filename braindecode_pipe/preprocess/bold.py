@@ -264,16 +264,15 @@ def _clean(
         return raw
     values = np.zeros_like(raw)
     rows = np.flatnonzero(good)
+    regressors = _with_drift(confounds, section, raw.shape[1], t_r)
     for block in np.split(rows, range(_VOXEL_BLOCK, len(rows), _VOXEL_BLOCK)):
         if len(block):
             values[block] = clean(
                 raw[block].T.astype(float),
                 detrend=section.detrend,
                 standardize="zscore_sample" if section.standardize else None,
-                confounds=confounds,
-                filter="cosine" if section.high_pass else False,
-                high_pass=section.high_pass or None,
-                t_r=t_r,
+                confounds=regressors,
+                filter=False,
             ).T
     if section.detrend:
         steps.append("linear trend removed")
@@ -284,6 +283,22 @@ def _clean(
     if section.standardize:
         steps.append("z-scored per sensor over the recording")
     return values
+
+
+def _with_drift(
+    confounds: np.ndarray | None, section: BoldSection, n_times: int, t_r: float
+) -> np.ndarray | None:
+    """Confounds and the cosine drift terms below ``high_pass``, to be regressed out together.
+
+    ``clean(filter="cosine")`` leaves its drift terms out as soon as one confound resembles one of
+    them, as head motion often does; here they are always there.
+    """
+    if not section.high_pass:
+        return confounds
+    from nilearn.glm.first_level.design_matrix import create_cosine_drift
+
+    drift = create_cosine_drift(section.high_pass, np.arange(n_times) * t_r)[:, :-1]
+    return drift if confounds is None else np.hstack([confounds, drift])
 
 
 def _attrs(

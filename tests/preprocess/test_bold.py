@@ -328,3 +328,18 @@ def test_signals_read_back_through_the_store(study, tmp_path):
     root, _ = study()
     signal = open_signal(tmp_path / "out.zarr")
     np.testing.assert_array_equal(signal.read(3, 9), root["signal"].values[:, 3:9])
+
+
+def test_drift_is_removed_although_a_confound_resembles_it():
+    from braindecode_pipe.preprocess.bold import _clean
+    from braindecode_pipe.recipe import BoldSection
+
+    rng = np.random.default_rng(0)
+    drift = np.cos(np.pi * (np.arange(120) + 0.5) * 3 / 120)  # a cosine drift term itself
+    other = np.cos(np.pi * (np.arange(120) + 0.5) * 2 / 120)
+    signal = rng.normal(size=(4, 120)) + 5 * drift + 5 * other
+    section = BoldSection(high_pass=0.02, standardize=False, confounds=["trans_x"])
+    motion = (drift + 0.01 * rng.normal(size=120))[:, None]
+    cleaned = _clean(signal.astype(np.float32), np.ones(4, bool), section, motion, 2.0, [])
+    for slow in (drift, other):
+        assert np.abs(cleaned @ slow / np.linalg.norm(slow)).max() < 1e-2
