@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,7 @@ def run(
     *,
     jobs: int = 1,
     scheduler: str | None = None,
+    executor: Executor | None = None,
     start: str | None = None,
     until: str | None = None,
     force: Iterable[str] = (),
@@ -209,6 +211,7 @@ def run(
     jobs : 1 in this process, N on N local worker processes (a script that calls this with N > 1
         needs the usual ``if __name__ == "__main__":`` guard, since workers are spawned)
     scheduler : address of a Dask scheduler, instead of local workers
+    executor : one that several runs share, instead of ``jobs`` and ``scheduler``
     start, until : first stage that may run, last stage that runs
     force : stages to run again although nothing changed
     dry_run : only say what would run, and why
@@ -232,7 +235,7 @@ def run(
             remedy="give it with --data DIR",
         )  # fmt: skip
     began = time.time()
-    with Executor(jobs, scheduler) as executor:
+    with Executor(jobs, scheduler) if executor is None else nullcontext(executor) as executor:
         current = Run(
             recipe, data, out, executor, start=start, until=until, force=force, dry_run=dry_run,
             ledger=Path(ledger) if ledger else None, break_lock=break_lock,

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from braindecode_pipe.executor import Executor
 from braindecode_pipe.pipeline.cache import code_hash, write_json
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.running import run
@@ -15,11 +16,12 @@ from braindecode_pipe.recipe import load_recipe
 from braindecode_pipe.splits import content_hash
 from braindecode_pipe.store import store_attrs
 
+SNR = 0.5  # high enough that 120 training pictures suffice for a clear result
 RECIPES = ("demo_eeg", "demo_meg", "demo_fmri")
 
 
 def demo(
-    out: str | Path, *, jobs: int = 1, quiet: bool = False, seed: int = 0, snr: float = 0.5
+    out: str | Path, *, jobs: int = 1, quiet: bool = False, seed: int = 0, snr: float | None = None
 ) -> RunResult:
     """Simulate one data set and run the three demo recipes on it.
 
@@ -30,19 +32,23 @@ def demo(
     out : folder; ``data`` below it is the simulated BIDS data set, one folder per recipe the runs
     jobs : see :func:`run`
     seed : of the simulation
-    snr : of the simulation, as an amplitude ratio per sensor; 0 plants nothing
+    snr : of the simulation, as an amplitude ratio per sensor; None is ``SNR``, 0 plants nothing
     """
     out = Path(out)
     result = RunResult()
     data = out / "data"
-    result.rows.append(_simulated(data, out / "cache" / "simulate.json", seed, snr))
+    result.rows.append(
+        _simulated(data, out / "cache" / "simulate.json", seed, SNR if snr is None else snr)
+    )
     reports = []
-    for name in RECIPES:
-        recipe = load_recipe(name)
-        part = run(recipe, data, out / name, jobs=jobs, quiet=quiet, ledger=out / "ledger")
-        result.rows += part.rows
-        if part.report is not None:
-            reports.append(_card(recipe.study.title or name, part, out))
+    with Executor(jobs) as executor:
+        for name in RECIPES:
+            recipe = load_recipe(name)
+            folder = out / name
+            part = run(recipe, data, folder, executor=executor, quiet=quiet, ledger=out / "ledger")
+            result.rows += part.rows
+            if part.report is not None:
+                reports.append(_card(recipe.study.title or name, part, out))
     from braindecode_pipe.report import index_page
 
     result.report = out / "index.html"
