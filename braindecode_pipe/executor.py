@@ -20,6 +20,7 @@ from typing import Any
 from braindecode_pipe.errors import BraindecodePipeError, InputError
 
 QUARANTINE_TRIES = 2
+CONNECT_S = 10
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,19 @@ class Executor:
                     processes=True,
                     dashboard_address=None,
                 )
-            self._client = Client(self._cluster or self.scheduler, set_as_default=False)
+            self._client = self._client_of(Client)
         return self._client
+
+    def _client_of(self, client: Callable[..., Any]) -> Any:
+        try:
+            return client(self._cluster or self.scheduler, set_as_default=False, timeout=CONNECT_S)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise InputError(
+                "the Dask scheduler cannot be reached",
+                expected="the address of a running scheduler, e.g. tcp://10.0.0.1:8786",
+                found=f"{self.scheduler}: {error}",
+                remedy="start one with `dask scheduler`, or leave --scheduler out",
+            ) from error
 
     def _distribute(self, tasks: list[Task], report: Callable[[Outcome], None]) -> None:
         client = self._connect()

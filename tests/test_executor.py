@@ -88,3 +88,25 @@ def test_errors_travel_between_processes():
         back = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes, as workers do
         assert type(back) is type(error) and str(back) == str(error)
     assert issubclass(DataError, InputError) and DataError.exit_code == 2
+
+
+def test_any_dask_scheduler_can_do_the_work(module):
+    from distributed import LocalCluster
+
+    outcomes = {}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Executor(scheduler=cluster.scheduler_address) as executor,
+    ):
+        executor.run(tasks(module), lambda o: outcomes.update({o.name: o}))
+    assert set(outcomes) == {f"t{i}" for i in range(8)}
+    assert {n for n, o in outcomes.items() if o.error} == {"t3", "t5"}
+
+
+def test_a_scheduler_that_does_not_answer_is_bad_input(monkeypatch):
+    monkeypatch.setattr("braindecode_pipe.executor.CONNECT_S", 0.5)
+    with (
+        pytest.raises(InputError, match="scheduler cannot be reached"),
+        Executor(scheduler="tcp://127.0.0.1:9") as executor,
+    ):
+        executor.run([Task("t", "unit_work:work", {})], print)
