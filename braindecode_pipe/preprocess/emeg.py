@@ -230,6 +230,14 @@ def _inspect(inst: Any, section: EmegSection, path: Path, log: Log) -> _Before:
             log.bad_reason.setdefault(name, reason)
     inst.info["bads"] = [name for name in inst.ch_names if name in log.bad_reason]
     log.constant |= {n for n, row in zip(inst.ch_names, values) if row.max() == row.min()}
+    if len(log.constant) == len(inst.ch_names):
+        raise DataError(
+            "every channel is bad",
+            file=path,
+            expected="at least one channel that varies",
+            found=f"{len(inst.ch_names)} channels, each of one and the same value throughout",
+            remedy="exclude the recording in [[plan.exclude]]",
+        )
     freqs, psd = quality.spectrum(values, sfreq, min(2.0, window / sfreq * 2))
     return _Before(list(inst.ch_names), types, amplitude, freqs, psd)
 
