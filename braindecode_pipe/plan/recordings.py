@@ -349,7 +349,7 @@ def read_header(path: Path, datatype: str, data: Path) -> dict[str, Any]:
 
         if datatype == "epochs":
             epochs = mne.read_epochs(path, preload=False, verbose="error")
-            n_times = len(epochs.times)
+            n_times = len(epochs) * len(epochs.times)
             sfreq, n_sensors = float(epochs.info["sfreq"]), len(epochs.ch_names)
         else:
             raw = mne.io.read_raw(path, preload=False, verbose="error")
