@@ -10,6 +10,6 @@ from braindecode_pipe.pipeline.housekeeping import check, clean
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.running import run
 from braindecode_pipe.pipeline.showcase import demo
-from braindecode_pipe.pipeline.stages import STAGES
+from braindecode_pipe.pipeline.units import STAGES
 
 __all__ = ["STAGES", "RunResult", "UnitResult", "check", "clean", "demo", "run"]

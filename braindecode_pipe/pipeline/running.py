@@ -17,7 +17,8 @@ from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History, package_version, write_json
 from braindecode_pipe.pipeline.progress import Bars, Quiet
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
-from braindecode_pipe.pipeline.stages import STAGES, Stages, Unit
+from braindecode_pipe.pipeline.stages import Stages
+from braindecode_pipe.pipeline.units import STAGES, Unit
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import StoreLock, is_committed, read_file, store_attrs

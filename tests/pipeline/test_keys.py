@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from braindecode_pipe.pipeline import cache
 from braindecode_pipe.pipeline.cache import FileHashes
-from braindecode_pipe.pipeline.stages import STAGES, Stages, slug
+from braindecode_pipe.pipeline.stages import Stages
+from braindecode_pipe.pipeline.units import STAGES, slug
 from braindecode_pipe.plan import build
 from braindecode_pipe.recipe import Recipe
 
