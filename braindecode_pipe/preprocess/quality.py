@@ -1,5 +1,6 @@
 """What is wrong with a recording: units, bad channels, spectra, tSNR, motion. Arrays in and out.
 
+Functions of (n_channels, n_times) take one row at a time, so that a :class:`Scratch` does as well.
 All thresholds are relative to the data, except those of :func:`check_units`, whose purpose it is
 to know what a volt is.
 """
@@ -128,7 +129,11 @@ def _guess(value: float, low: float, high: float, exponents: Sequence[int]) -> s
 
 
 def find_bad_channels(
-    data: np.ndarray, names: Sequence[str], types: Sequence[str], window: int
+    data: np.ndarray,
+    names: Sequence[str],
+    types: Sequence[str],
+    window: int,
+    amplitude: np.ndarray | None = None,
 ) -> dict[str, str]:
     """Channels that are flat, clipped, copies of another, or much stronger than their kind.
 
@@ -145,13 +150,14 @@ def find_bad_channels(
     data : (n_channels, n_times), finite
     names, types : (n_channels,) channel names and mne channel types
     window : int, samples per window (one second)
+    amplitude : (n_channels,) result of :func:`local_amplitude` where it is known
 
     Returns
     -------
     dict from channel name to the reason, in channel order
     """
     types = np.asarray(types)
-    amplitude = local_amplitude(data, window)
+    amplitude = local_amplitude(data, window) if amplitude is None else amplitude
     bad: dict[int, str] = {}
     seen: dict[bytes, int] = {}
     for i, row in enumerate(data):

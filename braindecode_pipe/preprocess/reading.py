@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from braindecode_pipe.errors import BraindecodePipeError, DataError, MissingFileError
+from braindecode_pipe.preprocess.scratch import BLOCK_BYTES, Scratch, slices
 from braindecode_pipe.preprocess.sidecars import (
     bids_root,
     check_declared,
@@ -21,6 +22,8 @@ from braindecode_pipe.preprocess.sidecars import (
 )
 
 _ELECTRICAL = ("eeg", "meg", "ieeg")
+# What mne says when it reads a part of an EDF file of several sampling rates.
+_MIXED_RATES = "mixed sampling frequencies"
 
 
 def read_raw(path: Path, data: Path, allow_truncated: bool) -> tuple[Any, list[str]]:
@@ -68,22 +71,62 @@ def read_raw(path: Path, data: Path, allow_truncated: bool) -> tuple[Any, list[s
 
 
 def read_epochs(path: Path, data: Path) -> tuple[Any, list[str]]:
-    """An ``-epo.fif`` file, loaded, and what its reader warned of. Raises like :func:`read_raw`."""
+    """An ``-epo.fif`` file, not yet loaded, and warnings. Raises like :func:`read_raw`."""
     import mne
 
     if not path.exists():
         raise MissingFileError("the recording is not there", file=path, expected="an epochs file")
     check_declared(path, allow_truncated=False)
-    reader = partial(mne.read_epochs, path, preload=True, verbose="warning")
+    reader = partial(mne.read_epochs, path, preload=False, verbose="warning")
     epochs, messages = _guarded(reader, path, data)
     if not len(epochs):
         raise DataError("the epochs file is empty", file=path, expected="epochs", found="0")
     return epochs, messages
 
 
-def load(raw: Any, path: Path, data: Path) -> list[str]:
-    """Load the samples of the picked channels into memory; returns the reader's warnings."""
-    return _guarded(partial(raw.load_data, verbose="warning"), path, data)[1]
+def copy_raw(
+    raw: Any, picks: list[int], samples: Scratch, path: Path, data: Path
+) -> list[str]:
+    """Copy channels of a recording that is not loaded into ``samples``, (channel, time).
+
+    Read in blocks of time; channel by channel from files of several sampling rates, whose slower
+    channels MNE resamples within the piece that it reads. Returns the reader's warnings.
+    """
+    messages: list[str] = []
+
+    def get(**part: Any) -> np.ndarray:
+        reader = partial(raw.get_data, **{"picks": picks, **part}, verbose="warning")
+        values, found = _guarded(reader, path, data)
+        messages.extend(text for text in found if text not in messages)
+        return values
+
+    get(start=0, stop=2)
+    if any(_MIXED_RATES in text for text in messages):
+        messages.clear()
+        for i, pick in enumerate(picks):
+            samples.write(i, 0, get(picks=[pick]))
+    else:
+        for part in samples.column_blocks():
+            samples.write(0, part.start, get(start=part.start, stop=part.stop))
+    return messages
+
+
+def copy_epochs(
+    epochs: Any, picks: list[int], samples: Scratch, path: Path, data: Path
+) -> list[str]:
+    """Copy channels of epochs that are not loaded into ``samples``, (channel, time).
+
+    One epoch comes after the other. Returns the reader's warnings.
+    """
+    messages: list[str] = []
+    n_times = len(epochs.times)
+    per_block = max(1, BLOCK_BYTES // (8 * len(epochs.ch_names) * n_times))
+    for part in slices(len(epochs), per_block):
+        reader = partial(epochs.get_data, picks=picks, item=part, copy=False, verbose="warning")
+        values, found = _guarded(reader, path, data)
+        samples.write(0, part.start * n_times, values.transpose(1, 0, 2).reshape(len(picks), -1))
+        messages += [text for text in found if text not in messages]
+    return messages
 
 
 def _guarded(reader: Callable[[], Any], path: Path, data: Path) -> tuple[Any, list[str]]:

@@ -33,9 +33,12 @@ _FRAMES = {
 }
 
 
-def info_to_json(info: mne.Info, sfreq: float) -> str:
-    """An ``mne.Info`` as JSON text, at the rate ``sfreq`` [Hz], without dates, people and hosts."""
-    fields = info.to_json_dict()
+def info_to_json(info: mne.Info, sfreq: float, **filters: float) -> str:
+    """An ``mne.Info`` as JSON text, at the rate ``sfreq`` [Hz], without dates, people and hosts.
+
+    ``filters`` are ``highpass`` and ``lowpass`` [Hz] where they differ from those of ``info``.
+    """
+    fields = {**info.to_json_dict(), **filters}
     for key in set(fields) - _KEPT:
         fields[key] = [] if isinstance(fields[key], list) else None
     fields["sfreq"] = float(sfreq)

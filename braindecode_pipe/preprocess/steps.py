@@ -1,7 +1,13 @@
-"""The steps of ``EmegSection``, each on a loaded ``mne`` Raw or Epochs, in place."""
+"""The steps of ``EmegSection``.
+
+Those that combine channels work on ``sensors``, a Raw that holds a unit vector per channel instead
+of samples: what MNE makes of it is the matrix to apply to the samples, and its Info is the result's.
+Those that work along time take one or a few channels of a :class:`Scratch` at a time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +17,7 @@ import numpy as np
 
 from braindecode_pipe.errors import DataError, RecipeError
 from braindecode_pipe.preprocess import quality
+from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.preprocess.sensors import sensor_geometry
 from braindecode_pipe.recipe import EmegSection
 
@@ -34,7 +41,7 @@ class Log:
 
 
 def prepare_sensors(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
-    """Montage, bad channels, reference."""
+    """Montage, bad channels, reference, in place; ``inst`` is a Raw of samples or unit vectors."""
     _place(inst, section, path, log)
     bads = list(inst.info["bads"])
     if bads and section.bads == "drop":
@@ -132,15 +139,53 @@ def _interpolate(inst: Any, log: Log) -> None:
         )
 
 
-def filter_raw(raw: Any, section: EmegSection, log: Log) -> float:
-    """Notch and band-pass by MNE's zero-phase FIR; returns half of the longer filter's length [s].
+def filter_samples(
+    samples: Scratch, sensors: Any, annotations: Any, section: EmegSection, log: Log
+) -> tuple[float, dict[str, float]]:
+    """Notch and band-pass by MNE's zero-phase FIR, in place, as many channels at a time as fit.
 
     Both stop at the breaks that are annotated ``BAD_ACQ_SKIP`` or ``EDGE boundary``.
+
+    Parameters
+    ----------
+    samples : (n_channels, n_times)
+    sensors : Raw with the channels of ``samples``
+    annotations : mne.Annotations, onsets relative to the first sample
+
+    Returns
+    -------
+    half of the longer filter's length [s]; ``highpass`` and ``lowpass`` [Hz] of the result
     """
     import mne
 
-    sfreq = float(raw.info["sfreq"])
-    nyquist = sfreq / 2
+    sfreq = float(sensors.info["sfreq"])
+    l_freq, h_freq, lines = _edges(section, sfreq / 2, log)
+    edges = {name: float(sensors.info[name]) for name in ("highpass", "lowpass")}
+    if not lines and l_freq is None and h_freq is None:
+        return 0.0, edges
+    for rows in samples.row_blocks():
+        info = mne.pick_info(sensors.info, np.arange(rows.start, rows.stop))
+        raw = mne.io.RawArray(samples.read(rows), info, verbose="error")
+        raw.set_annotations(annotations, emit_warning=False)
+        if lines:
+            raw.notch_filter(lines, picks="all", verbose="warning")
+        if l_freq is not None or h_freq is not None:
+            raw.filter(l_freq, h_freq, picks="all", verbose="warning")
+        samples.write(rows.start, 0, raw.get_data())
+        edges = {name: float(raw.info[name]) for name in edges}
+    if lines:
+        log.steps.append("notch at " + ", ".join(f"{f:g}" for f in lines) + " Hz")
+    if l_freq is None and h_freq is None:
+        return 0.0, edges
+    log.steps.append(f"band-pass {l_freq or 0:g} to {h_freq or sfreq / 2:g} Hz (zero-phase FIR)")
+    taps = mne.filter.create_filter(None, sfreq, l_freq, h_freq, verbose="error")
+    return (len(taps) - 1) / 2 / sfreq, edges
+
+
+def _edges(
+    section: EmegSection, nyquist: float, log: Log
+) -> tuple[float | None, float | None, list[float]]:
+    """Edges of the band-pass and the lines to notch [Hz], as far as the rate allows them."""
     l_freq = section.l_freq or None
     h_freq = section.h_freq
     if h_freq is not None and h_freq >= nyquist:
@@ -155,24 +200,11 @@ def filter_raw(raw: Any, section: EmegSection, log: Log) -> float:
     # Above the low-pass and its transition band nothing is left to notch.
     top = nyquist - 2 if h_freq is None else min(nyquist - 2, h_freq + max(2, 0.25 * h_freq))
     lines = sorted({f * k for f in section.notch if f > 0 for k in range(1, int(top // f) + 1)})
-    if lines:
-        raw.notch_filter(lines, picks="all", verbose="warning")
-        log.steps.append("notch at " + ", ".join(f"{f:g}" for f in lines) + " Hz")
-    if l_freq is None and h_freq is None:
-        return 0.0
-    raw.filter(l_freq, h_freq, picks="all", verbose="warning")
-    log.steps.append(f"band-pass {l_freq or 0:g} to {h_freq or nyquist:g} Hz (zero-phase FIR)")
-    taps = mne.filter.create_filter(None, sfreq, l_freq, h_freq, verbose="error")
-    return (len(taps) - 1) / 2 / sfreq
+    return l_freq, h_freq, lines
 
 
-def over_limit(inst: Any, section: EmegSection) -> np.ndarray:
-    """Where some good channel exceeds the absolute amplitude of its type.
-
-    Returns
-    -------
-    bool, (n_times,) for a Raw, (n_events, n_times) for Epochs
-    """
+def over_limit(samples: Scratch, sensors: Any, section: EmegSection) -> np.ndarray:
+    """(n_times,) bool: where some good channel exceeds the absolute amplitude of its type."""
     unknown = sorted(set(section.reject_amplitude) - set(quality.AMPLITUDE_RANGES))
     if unknown:
         raise RecipeError(
@@ -180,35 +212,37 @@ def over_limit(inst: Any, section: EmegSection) -> np.ndarray:
             expected=" | ".join(quality.AMPLITUDE_RANGES),
             found=", ".join(unknown),
         )
-    types = inst.get_channel_types()
-    usable = {kind for name, kind in zip(inst.ch_names, types) if name not in inst.info["bads"]}
-    over = np.zeros(inst.get_data(picks=[0])[..., 0, :].shape, bool)
-    for i, (name, kind) in enumerate(zip(inst.ch_names, types)):
+    over = np.zeros(samples.shape[1], bool)
+    if not section.reject_amplitude:
+        return over
+    types, bads = sensors.get_channel_types(), set(sensors.info["bads"])
+    usable = {kind for name, kind in zip(sensors.ch_names, types) if name not in bads}
+    for row, name, kind in zip(samples, sensors.ch_names, types):
         limit = section.reject_amplitude.get(kind)
         # Where every channel of a type is bad, they all count: nothing else could reject a span.
-        if limit is not None and (name not in inst.info["bads"] or kind not in usable):
-            over |= np.abs(inst.get_data(picks=[i])[..., 0, :]) > limit
+        if limit is not None and (name not in bads or kind not in usable):
+            over |= np.abs(row) > limit
     return over
 
 
-def bad_spans(raw: Any, section: EmegSection, log: Log) -> np.ndarray:
+def bad_spans(
+    samples: Scratch, sensors: Any, annotations: Any, section: EmegSection, log: Log
+) -> np.ndarray:
     """(n_times,) bool at the input's rate: annotated as bad, or over the amplitude limit."""
     from scipy.ndimage import binary_dilation
 
-    sfreq = float(raw.info["sfreq"])
-    bad = np.zeros(raw.n_times, bool)
-    for annotation in raw.annotations:
+    sfreq = float(sensors.info["sfreq"])
+    bad = np.zeros(samples.shape[1], bool)
+    for annotation in annotations:
         if annotation["description"].lower().startswith("bad"):
-            start = raw.time_as_index(
-                annotation["onset"], use_rounding=True, origin=raw.annotations.orig_time
-            )[0]
+            start = round(annotation["onset"] * sfreq)
             stop = start + max(1, round(annotation["duration"] * sfreq))
             bad[max(0, start) : max(0, stop)] = True
     if bad.any():
         log.steps.append(f"annotated as bad: {bad.mean():.2%} of the recording")
+    over = over_limit(samples, sensors, section)
     if not section.reject_amplitude:
         return bad
-    over = over_limit(raw, section)
     margin = round(section.reject_margin_s * sfreq)
     if margin and over.any():
         over = binary_dilation(over, iterations=margin)
@@ -249,38 +283,38 @@ def resample(values: np.ndarray, up: int, down: int) -> np.ndarray:
 
 
 def scale(
-    data: np.ndarray, good: np.ndarray, section: EmegSection, names: list[str], log: Log
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scale and clamp every channel, fitted on its good samples.
+    rows: Iterable[np.ndarray], good: np.ndarray, section: EmegSection, names: list[str], log: Log
+) -> Iterator[tuple[np.ndarray, float, float]]:
+    """Scale and clamp channel after channel, each fitted on its good samples.
 
     Parameters
     ----------
-    data : (n_channels, n_times) [SI unit]
+    rows : n_channels times (n_times,) [SI unit]
     good : (n_times,) bool
+    names : n_channels names
 
-    Returns
-    -------
-    values (n_channels, n_times) float32; offset and gain (n_channels,) that undo it:
-    ``data = values * gain + offset``, gain 0 where a channel is constant
+    Yields
+    ------
+    scaled values (n_times,); offset and gain that undo it: ``row = values * gain + offset``, gain
+    0 where a channel is constant
     """
-    values = np.empty(data.shape, np.float32)
-    offset, gain = np.zeros(len(data)), np.ones(len(data))
     if section.scaler == "none":
-        values[:] = data
-        return values, offset, gain
-    n_clamped = 0
-    for i, row in enumerate(data):
+        for row in rows:
+            yield row, 0.0, 1.0
+        return
+    n_clamped = n_samples = 0
+    for row, name in zip(rows, names):
         # A filter leaves rounding errors of a constant channel, which must not be scaled up.
-        row = np.zeros_like(row) if names[i] in log.constant else row
-        scaled, offset[i], gain[i] = quality.robust_scale(row, good)
-        if gain[i] == 0:
-            log.bad_reason.setdefault(names[i], "constant")
+        row = np.zeros_like(row) if name in log.constant else row
+        scaled, offset, gain = quality.robust_scale(row, good)
+        if gain == 0:
+            log.bad_reason.setdefault(name, "constant")
+        n_samples += row.size
         if section.clamp is not None:
             n_clamped += int((np.abs(scaled) > section.clamp).sum())
             scaled = np.clip(scaled, -section.clamp, section.clamp)
-        values[i] = scaled
+        yield scaled, offset, gain
     log.steps.append("scaled per channel: (x - median) / interquartile range of its good samples")
     if section.clamp is not None:
-        share = n_clamped / max(1, data.size)
+        share = n_clamped / max(1, n_samples)
         log.steps.append(f"clamped to +-{section.clamp:g}: {share:.3%} of the samples")
-    return values, offset, gain
