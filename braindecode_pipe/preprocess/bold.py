@@ -1,4 +1,7 @@
-"""fMRI to signal stores: volumes through a mask, or parcels that are already extracted."""
+"""fMRI to signal stores: volumes through a mask, or parcels that are already extracted.
+
+Memory holds a slab of volumes, or a block of voxels, never the series.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import numpy as np
 import xarray as xr
 
 from braindecode_pipe.errors import DataError, UnitError
-from braindecode_pipe.preprocess import quality, volumes
+from braindecode_pipe.preprocess import volumes
+from braindecode_pipe.preprocess.cleaning import Measured, process
 from braindecode_pipe.preprocess.confounds import (
     confounds_file,
     motion_displacement,
@@ -19,15 +23,14 @@ from braindecode_pipe.preprocess.confounds import (
 )
 from braindecode_pipe.preprocess.masks import find_mask, mask_file
 from braindecode_pipe.preprocess.parcels import atlases, parcel_positions, read_timeseries
+from braindecode_pipe.preprocess.scratch import Scratch, write_along
 from braindecode_pipe.preprocess.sensors import voxel_name
 from braindecode_pipe.preprocess.sidecars import entities, merged_json
 from braindecode_pipe.recipe import BoldSection
 from braindecode_pipe.schema import SCHEMA_VERSION, sensor_coords, signal_dataset
-from braindecode_pipe.store import safe_join, write_store
+from braindecode_pipe.store import StoreWriter, safe_join
 
 _T_R_RANGE = (0.1, 20.0)
-_CARPET_SENSORS = 400
-_VOXEL_BLOCK = 4096
 _TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 
@@ -76,34 +79,33 @@ def run_volumes(
         steps.append(summary.note)
         notes.append(summary.note)
     mask = find_mask(section, recording, data, path, image, summary, steps)
-    raw = _extract(section, image, path, mask, summary, steps)
     good = summary.varying[mask]
     if not good.all():
         notes.append(f"{int((~good).sum())} of {len(good)} voxels are constant or not finite")
     confounds = read_confounds(path, image.shape[3], summary.n_times)
     chosen = regressors(confounds, section, path)
-    values = _clean(raw, good, section, chosen, t_r, steps)
-    time_good = steady_volumes(confounds, summary.n_times, steps)[section.dummy_scans :]
-    ijk = np.argwhere(mask)
-    affine = np.asarray(image.affine, float)
-    coords = sensor_coords(
-        voxel_name(ijk), "voxel", "a.u.", (ijk @ affine[:3, :3].T + affine[:3, 3]) / 1000,
-        good=good, ijk=ijk.astype(np.int64),
-    )  # fmt: skip
-    attrs = {
-        **_attrs(recording, data_origin, steps, t_r, section.dummy_scans * t_r),
-        "position_frame": entities(path.name).get("space", "scanner"),
-        "affine": affine.tolist(),
-        "grid_shape": [int(n) for n in image.shape[:3]],
-    }
-    qc = _qc(raw, coords, attrs, notes)
-    qc.attrs["mask_coverage"] = float(mask.mean())
-    displacement = motion_displacement(confounds)
-    if displacement is not None:
-        qc["framewise_displacement"] = ("time", displacement[section.dummy_scans :])
-    dataset = signal_dataset(values, coords, attrs["first_time"] + t_r * np.arange(values.shape[1]),
-                             attrs, time_good)  # fmt: skip
-    write_store(out, {"": dataset, "qc": qc})
+    n_times = summary.n_times - section.dummy_scans
+    with Scratch(out, (n_times, len(good)), np.float32) as series:
+        _extract(section, image, path, mask, good, series, steps)
+        measured = process(series, good, section, chosen, t_r, steps)
+        time_good = steady_volumes(confounds, summary.n_times, steps)[section.dummy_scans :]
+        ijk = np.argwhere(mask)
+        affine = np.asarray(image.affine, float)
+        position = (ijk @ affine[:3, :3].T + affine[:3, 3]) / 1000
+        coords = sensor_coords(voxel_name(ijk), "voxel", "a.u.", position, good=good,
+                               ijk=ijk.astype(np.int64))  # fmt: skip
+        attrs = {
+            **_attrs(recording, data_origin, steps, t_r, section.dummy_scans * t_r),
+            "position_frame": entities(path.name).get("space", "scanner"),
+            "affine": affine.tolist(),
+            "grid_shape": [int(n) for n in image.shape[:3]],
+        }
+        qc = _qc(measured, coords, attrs, notes)
+        qc.attrs["mask_coverage"] = float(mask.mean())
+        displacement = motion_displacement(confounds)
+        if displacement is not None:
+            qc["framewise_displacement"] = ("time", displacement[section.dummy_scans :])
+        _write(out, series, coords, attrs, qc, time_good)
 
 
 def run_parcels(
@@ -129,27 +131,28 @@ def run_parcels(
     if "RepetitionTime" not in sidecar and sidecar.get("SamplingFrequency"):
         sidecar["RepetitionTime"] = 1.0 / float(sidecar["SamplingFrequency"])
     t_r = repetition_time(None, sidecar, section.t_r, path)
-    raw = table.to_numpy(np.float32).T[:, section.dummy_scans :]
-    if raw.shape[1] < 2:
+    raw = table.to_numpy(np.float32)[section.dummy_scans :]
+    if len(raw) < 2:
         raise DataError(
             "the series is too short", file=path,
             expected=f"at least {section.dummy_scans + 2} rows", found=str(len(table)),
         )  # fmt: skip
     if section.dummy_scans:
         steps.append(f"dropped {section.dummy_scans} dummy scans")
-    good = raw.max(axis=1) > raw.min(axis=1)
+    good = raw.max(axis=0) > raw.min(axis=0)
     if not good.all():
         notes.append(f"{int((~good).sum())} of {len(good)} parcels are constant")
-    position = parcel_positions(path, data, len(raw), notes)
-    values = _clean(raw, good, section, None, t_r, steps)
-    coords = sensor_coords([str(c) for c in table.columns], "parcel", "a.u.", position, good=good)
-    attrs = {
-        **_attrs(recording, data_origin, steps, t_r, section.dummy_scans * t_r),
-        "position_frame": entities(path.name).get("space", "unknown"),
-    }
-    times = attrs["first_time"] + t_r * np.arange(values.shape[1])
-    dataset = signal_dataset(values, coords, times, attrs)
-    write_store(out, {"": dataset, "qc": _qc(raw, coords, attrs, notes)})
+    names = [str(name) for name in table.columns]
+    position = parcel_positions(path, data, len(names), notes)
+    coords = sensor_coords(names, "parcel", "a.u.", position, good=good)
+    with Scratch(out, raw.shape, np.float32) as series:
+        series.write(0, 0, raw)
+        measured = process(series, good, section, None, t_r, steps)
+        attrs = {
+            **_attrs(recording, data_origin, steps, t_r, section.dummy_scans * t_r),
+            "position_frame": entities(path.name).get("space", "unknown"),
+        }
+        _write(out, series, coords, attrs, _qc(measured, coords, attrs, notes))
 
 
 def side_files(
@@ -227,78 +230,24 @@ def _extract(
     image: Any,
     path: Path,
     mask: np.ndarray,
-    summary: volumes.Summary,
+    good: np.ndarray,
+    series: Scratch,
     steps: list[str],
-) -> np.ndarray:
-    """Second pass: the voxels of the mask, (n_voxels, n_times) float32, dummy scans left out."""
+) -> None:
+    """Second pass: the voxels of the mask to ``series`` (time, voxel), without dummy scans."""
     import nibabel
     from nilearn.image import smooth_img
 
-    raw = np.empty((int(mask.sum()), summary.n_times), np.float32)
     for start, slab in volumes.slabs(image, path, complain=False):
         if section.smoothing_fwhm is not None:
             smoothed = smooth_img(nibabel.Nifti1Image(slab, image.affine), section.smoothing_fwhm)
             slab = np.asarray(smoothed.dataobj)
-        raw[:, start : start + slab.shape[3]] = slab[mask]
+        values = slab[mask].T[max(0, section.dummy_scans - start) :]
+        series.write(max(0, start - section.dummy_scans), 0, np.where(good, values, 0.0))
     if section.smoothing_fwhm is not None:
         steps.append(f"smoothed with {section.smoothing_fwhm:g} mm (full width at half maximum)")
     if section.dummy_scans:
         steps.append(f"dropped {section.dummy_scans} dummy scans")
-    raw = raw[:, section.dummy_scans :]
-    raw[~summary.varying[mask]] = 0
-    return raw
-
-
-def _clean(
-    raw: np.ndarray,
-    good: np.ndarray,
-    section: BoldSection,
-    confounds: np.ndarray | None,
-    t_r: float,
-    steps: list[str],
-) -> np.ndarray:
-    """Nilearn's ``signal.clean`` on blocks of sensors; (n_sensors, n_times) float32 in and out."""
-    from nilearn.signal import clean
-
-    if not (section.detrend or section.standardize or section.high_pass or confounds is not None):
-        return raw
-    values = np.zeros_like(raw)
-    rows = np.flatnonzero(good)
-    regressors = _with_drift(confounds, section, raw.shape[1], t_r)
-    for block in np.split(rows, range(_VOXEL_BLOCK, len(rows), _VOXEL_BLOCK)):
-        if len(block):
-            values[block] = clean(
-                raw[block].T.astype(float),
-                detrend=section.detrend,
-                standardize="zscore_sample" if section.standardize else None,
-                confounds=regressors,
-                filter=False,
-            ).T
-    if section.detrend:
-        steps.append("linear trend removed")
-    if section.high_pass:
-        steps.append(f"high-pass {section.high_pass:g} Hz (cosine drift terms)")
-    if confounds is not None:
-        steps.append(f"regressed out: {', '.join(section.confounds)}")
-    if section.standardize:
-        steps.append("z-scored per sensor over the recording")
-    return values
-
-
-def _with_drift(
-    confounds: np.ndarray | None, section: BoldSection, n_times: int, t_r: float
-) -> np.ndarray | None:
-    """Confounds and the cosine drift terms below ``high_pass``, to be regressed out together.
-
-    ``clean(filter="cosine")`` leaves its drift terms out as soon as one confound resembles one of
-    them, as head motion often does; here they are always there.
-    """
-    if not section.high_pass:
-        return confounds
-    from nilearn.glm.first_level.design_matrix import create_cosine_drift
-
-    drift = create_cosine_drift(section.high_pass, np.arange(n_times) * t_r)[:, :-1]
-    return drift if confounds is None else np.hstack([confounds, drift])
 
 
 def _attrs(
@@ -316,37 +265,46 @@ def _attrs(
 
 
 def _qc(
-    raw: np.ndarray, coords: dict[str, Any], attrs: dict[str, Any], notes: list[str]
+    measured: Measured, coords: dict[str, Any], attrs: dict[str, Any], notes: list[str]
 ) -> xr.Dataset:
     """tSNR, mean, carpet (z-scored, evenly chosen sensors) and global signal before cleaning."""
-    good = coords["sensor_good"][1]
-    chosen = np.flatnonzero(good)
-    if len(chosen) > _CARPET_SENSORS:
-        chosen = chosen[np.linspace(0, len(chosen) - 1, _CARPET_SENSORS).round().astype(int)]
-    series = raw[chosen].astype(float)
-    center, deviation = series.mean(axis=1, keepdims=True), series.std(axis=1, keepdims=True)
     names = coords["sensor"][1]
-    times = attrs["first_time"] + attrs["t_r"] * np.arange(raw.shape[1])
-    used = raw[good] if good.any() else raw
+    n_times = len(measured.global_signal)
     return xr.Dataset(
         {
-            "tsnr": ("sensor", quality.tsnr(raw.astype(float)).astype(np.float32)),
-            "mean": ("sensor", raw.mean(axis=1, dtype=float).astype(np.float32)),
-            "carpet": (
-                ("sensor_subset", "time"), ((series - center) / deviation).astype(np.float32)
-            ),
-            "global_signal": ("time", used.mean(axis=0, dtype=float)),
+            "tsnr": ("sensor", measured.tsnr.astype(np.float32)),
+            "mean": ("sensor", measured.mean.astype(np.float32)),
+            "carpet": (("sensor_subset", "time"), measured.carpet),
+            "global_signal": ("time", measured.global_signal),
         },
         coords={
             "sensor": ("sensor", names),
-            "sensor_subset": ("sensor_subset", names[chosen]),
-            "time": ("time", times),
+            "sensor_subset": ("sensor_subset", names[measured.chosen]),
+            "time": ("time", attrs["first_time"] + attrs["t_r"] * np.arange(n_times)),
         },
         attrs={
             "schema_version": SCHEMA_VERSION,
             "kind": "qc",
             "steps": attrs["steps"],
             "warnings": notes,
-            "n_bad": int((~good).sum()),
+            "n_bad": int((~coords["sensor_good"][1]).sum()),
         },
+    )
+
+
+def _write(
+    out: Path,
+    series: Scratch,
+    coords: dict[str, Any],
+    attrs: dict[str, Any],
+    qc: xr.Dataset,
+    time_good: np.ndarray | None = None,
+) -> None:
+    """Write ``series`` (time, sensor) as the signal (sensor, time) of a store, chunk by chunk."""
+    n_times, n_sensors = series.shape
+    dataset = signal_dataset(
+        np.broadcast_to(np.float32(0), (n_sensors, n_times)), coords,
+        attrs["first_time"] + attrs["t_r"] * np.arange(n_times), attrs, time_good,
     )  # fmt: skip
+    with StoreWriter(out, {"": dataset, "qc": qc}) as writer:
+        write_along(writer, "signal", "time", n_times, lambda part: series.read(part).T)

@@ -84,9 +84,7 @@ def read_epochs(path: Path, data: Path) -> tuple[Any, list[str]]:
     return epochs, messages
 
 
-def copy_raw(
-    raw: Any, picks: list[int], samples: Scratch, path: Path, data: Path
-) -> list[str]:
+def copy_raw(raw: Any, picks: list[int], samples: Scratch, path: Path, data: Path) -> list[str]:
     """Copy channels of a recording that is not loaded into ``samples``, (channel, time).
 
     Read in blocks of time; channel by channel from files of several sampling rates, whose slower

@@ -1,7 +1,7 @@
 """The steps of ``EmegSection``.
 
 Those that combine channels work on ``sensors``, a Raw that holds a unit vector per channel instead
-of samples: what MNE makes of it is the matrix to apply to the samples, and its Info is the result's.
+of samples: what MNE makes of it is the matrix to apply to the samples, with the Info of the result.
 Those that work along time take one or a few channels of a :class:`Scratch` at a time.
 """
 

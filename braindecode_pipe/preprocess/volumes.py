@@ -18,7 +18,7 @@ from braindecode_pipe.errors import DataError, MissingFileError
 from braindecode_pipe.preprocess.sidecars import truncated
 
 _BLOCK = 1 << 20
-_SLAB = 1 << 26
+_SLAB = 1 << 24
 # Deflate cannot compress more than this.
 _MAX_RATIO = 1032
 

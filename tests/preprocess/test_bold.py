@@ -57,10 +57,10 @@ def test_voxels_of_the_mask_in_order_with_names_and_places(study, make_bold, bol
 
 
 def test_cleaning_equals_nilearn_on_all_voxels_at_once(study, make_bold, monkeypatch):
-    from braindecode_pipe.preprocess import bold
+    from braindecode_pipe.preprocess import scratch
 
     data, brain = make_bold()
-    monkeypatch.setattr(bold, "_VOXEL_BLOCK", 7)
+    monkeypatch.setattr(scratch, "BLOCK_BYTES", 7 * 40 * 8)
     root, _ = study(bold={"high_pass": 0.02})
     expected = clean(
         data[brain].T.astype(float), detrend=True, standardize="zscore_sample", filter="cosine",
@@ -330,8 +330,9 @@ def test_signals_read_back_through_the_store(study, tmp_path):
     np.testing.assert_array_equal(signal.read(3, 9), root["signal"].values[:, 3:9])
 
 
-def test_drift_is_removed_although_a_confound_resembles_it():
-    from braindecode_pipe.preprocess.bold import _clean
+def test_drift_is_removed_although_a_confound_resembles_it(tmp_path):
+    from braindecode_pipe.preprocess.cleaning import process
+    from braindecode_pipe.preprocess.scratch import Scratch
     from braindecode_pipe.recipe import BoldSection
 
     rng = np.random.default_rng(0)
@@ -340,6 +341,9 @@ def test_drift_is_removed_although_a_confound_resembles_it():
     signal = rng.normal(size=(4, 120)) + 5 * drift + 5 * other
     section = BoldSection(high_pass=0.02, standardize=False, confounds=["trans_x"])
     motion = (drift + 0.01 * rng.normal(size=120))[:, None]
-    cleaned = _clean(signal.astype(np.float32), np.ones(4, bool), section, motion, 2.0, [])
+    with Scratch(tmp_path / "a.zarr", (120, 4), np.float32) as series:
+        series.write(0, 0, signal.T)
+        process(series, np.ones(4, bool), section, motion, 2.0, [])
+        cleaned = series.read().T
     for slow in (drift, other):
         assert np.abs(cleaned @ slow / np.linalg.norm(slow)).max() < 1e-2
