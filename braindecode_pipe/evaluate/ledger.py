@@ -6,6 +6,7 @@ data, so that a result can be read next to the number of attempts that led to it
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from braindecode_pipe.errors import CorruptStoreError, DiskFullError, StoreLockedError
+from braindecode_pipe.errors import CorruptStoreError, DiskFullError, StoreError, StoreLockedError
 from braindecode_pipe.evaluate.metrics import check_comparable
 from braindecode_pipe.splits import content_hash
 
@@ -83,8 +84,8 @@ def append(
         Another process has held the file for 30 s.
     CorruptStoreError
         A line in the file is no entry.
-    DiskFullError
-        The line could not be written for want of space.
+    StoreError
+        The line could not be written; ``DiskFullError`` for want of space.
     """
     entry = {
         "configuration": configuration,
@@ -97,9 +98,9 @@ def append(
         "n_candidates": int(n_candidates),
     }
     file = _file(folder, test_hash)
-    file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file.with_suffix(".lock"))
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with lock.acquire(timeout=_WAIT_S):
             known = {tuple(old[k] for k in _KEY) for old in read(folder, test_hash)}
             if tuple(entry[k] for k in _KEY) in known:
@@ -113,6 +114,15 @@ def append(
             expected=f"free within {_WAIT_S:g} s",
             found=f"{lock.lock_file} is held by another process",
         ) from None
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (DiskFullError if full else StoreError)(
+            "the ledger could not be written",
+            file=file,
+            expected="a folder with free space that this user may write",
+            found=error.strerror or str(error),
+            remedy="free some space, or name another folder with --ledger",
+        ) from error
 
 
 def read(folder: str | Path, test_hash: str) -> list[dict[str, Any]]:
@@ -205,17 +215,9 @@ def _write_line(file: Path, line: str) -> None:
         whole = handle.read().rfind(b"\n") + 1
         if whole < end:
             handle.truncate(whole)
-        try:
-            handle.write(line.encode() + b"\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        except OSError as error:
-            raise DiskFullError(
-                "the ledger could not be written",
-                file=file,
-                expected=f"{len(line) + 1} bytes of space",
-                found=str(error),
-            ) from error
+        handle.write(line.encode() + b"\n")
+        handle.flush()
+        os.fsync(handle.fileno())
     if created:
         folder = os.open(file.parent, os.O_RDONLY)
         try:

@@ -63,7 +63,8 @@ def check(recipe: Recipe, data: str | Path) -> list[Finding]:
 def clean(out: str | Path) -> list[Path]:
     """Delete results that the last run did not use; the folders that were deleted.
 
-    Stages that the last run did not reach keep all that they have.
+    Stages that the last run did not reach keep all that they have. What killed writers left of
+    unused results goes too.
 
     Raises
     ------
@@ -80,7 +81,9 @@ def clean(out: str | Path) -> list[Path]:
     used, reached = ({unit[key] for unit in units} for key in ("store", "stage"))
     removed = []
     with StoreLock(out / "run"):
-        for store in sorted(out.glob("*/*/*.zarr")):
+        parts = [path for path in out.glob("*/*/*.zarr.*-*") if path.is_dir()]
+        named = {path.with_name(path.name.partition(".zarr.")[0] + ".zarr") for path in parts}
+        for store in sorted({*out.glob("*/*/*.zarr"), *named}):
             name = store.relative_to(out)
             if name.parts[0] in reached and name.as_posix() not in used and not store.is_symlink():
                 delete_store(store)

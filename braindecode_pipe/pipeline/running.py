@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from braindecode_pipe.errors import InputError, RecipeError
+from braindecode_pipe.errors import DiskFullError, InputError, RecipeError, StageError
 from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History, package_version, write_json
@@ -227,6 +228,7 @@ def run(
     Raises
     ------
     InputError : the recipe or the data set cannot be used at all
+    StageError, DiskFullError : the operating system refuses a file outside of the stores
     StoreLockedError : another process is running in ``out``
     """
     data, out = Path(data), Path(out)
@@ -246,12 +248,28 @@ def run(
             _stages(current)
             return current.result
         _make_folder(out)
-        with StoreLock(out / "run", break_lock=break_lock):
+        with StoreLock(out / "run", break_lock=break_lock), _system_errors(out):
             try:
                 _stages(current)
             finally:
                 current.save(began)
     return current.result
+
+
+@contextmanager
+def _system_errors(out: Path) -> Iterator[None]:
+    """What the operating system refuses outside of stores: caches, pages, the ledger, inputs."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (DiskFullError if full else StageError)(
+            "a file cannot be read or written",
+            file=error.filename or out,
+            expected="free space" if full else "a file that this user may read or write",
+            found=error.strerror or str(error),
+            remedy="free some space" if full else "check the path, its permissions and the disk",
+        ) from error
 
 
 def _make_folder(out: Path) -> None:

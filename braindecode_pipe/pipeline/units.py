@@ -1,4 +1,4 @@
-"""Stages and their units of work: what each sees, where its result lies, what its key is made of."""
+"""Stages and their units of work: what each sees, where its result lies, what keys it."""
 
 from __future__ import annotations
 

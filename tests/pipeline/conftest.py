@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,18 @@ def first(tmp_path_factory, words):
     result = pipeline.run(words(), data, folder / "out", quiet=True, ledger=folder / "ledger")
     assert [(row.unit, row.error) for row in result.failed] == []
     return folder, result
+
+
+@pytest.fixture
+def again(first, tmp_path, words):
+    """A copy of the finished run's folder, data beside it, and a way to run in it."""
+    folder, _ = first
+    shutil.copytree(folder, tmp_path / "study", dirs_exist_ok=True)
+    base = tmp_path / "study"
+
+    def run(*overrides, **options):
+        options = {"quiet": True, "ledger": base / "ledger", "data": base / "bids", **options}
+        return pipeline.run(words(*overrides), out=base / "out", **options)
+
+    run.base, run.out, run.data = base, base / "out", base / "bids"
+    return run

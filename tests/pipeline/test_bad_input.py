@@ -283,6 +283,15 @@ def test_output_may_not_be_written(command, bids, tmp_path):
     told(text, "the output folder cannot be written")
 
 
+def test_ledger_that_cannot_be_written(command, bids, tmp_path):
+    (tmp_path / "book").write_text("mine")
+    code, text = command(bids, "--ledger", str(tmp_path / "book"), until="report")
+    assert code == 1
+    told(text, "the ledger could not be written", str(tmp_path / "book"), "--ledger")
+    assert (tmp_path / "book").read_text() == "mine"
+    assert len(list((tmp_path / "out").glob("evaluate/*/*.zarr/COMMITTED"))) == 1
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 2 MB."""
@@ -310,6 +319,17 @@ def test_full_disk(command, bids, small_disk):
     assert all(verify_store(store) == [] for store in kept)
     (small_disk / "ballast").unlink()
     assert command(bids, "--out", str(out))[0] == 0
+
+
+def test_full_disk_below_the_ledger(command, bids, small_disk):
+    (small_disk / "ledger").mkdir()
+    with open(small_disk / "ballast", "wb", buffering=0) as file:
+        while file.write(b"x" * 4096) == 4096:
+            if not shutil.disk_usage(small_disk).free:
+                break
+    code, text = command(bids, "--ledger", str(small_disk / "ledger"), until="report")
+    assert code == 1
+    told(text, "the ledger could not be written", str(small_disk / "ledger"), "No space left")
 
 
 def test_disk_that_is_full_to_the_last_byte(command, bids, small_disk):

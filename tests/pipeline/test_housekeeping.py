@@ -1,0 +1,89 @@
+"""Looking before a run, tidying up after one, and the audit of what it left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from braindecode_pipe import pipeline
+from braindecode_pipe.audit import audit
+from braindecode_pipe.pipeline import STAGES
+from braindecode_pipe.store import store_attrs
+
+
+def paths(result, stage: str) -> dict[str, Path]:
+    return {row.unit: row.path for row in result.rows if row.stage == stage}
+
+
+def everything(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file and folder: equal only where nothing was written."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        stat = file.stat()
+        found[str(file.relative_to(folder))] = (stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+def test_clean_deletes_what_is_unused_and_only_that(again):
+    old = {row.path for row in again().rows}
+    assert pipeline.clean(again.out) == []
+    result = again("train.alphas=[10.0]")
+    new = {row.path for row in result.rows}
+    assert len(old & new) == 8, "plan, signals and embedding"
+    assert set(pipeline.clean(again.out)) == old - new
+    assert set(again.out.glob("*/*/*.zarr")) == new
+    assert again("train.alphas=[10.0]").up_to_date
+
+
+def test_clean_deletes_what_killed_writers_left_of_unused_results(again):
+    store = next(iter(paths(again(), "train").values()))
+    left = store.with_name(f"0123456789abcdef.zarr.tmp-{32 * 'a'}")
+    shutil.copytree(store, left)
+    (left / "COMMITTED").unlink()
+    assert pipeline.clean(again.out) == [store.with_name("0123456789abcdef.zarr")]
+    assert not left.exists() and sorted(p.name for p in store.parent.glob("*.zarr*")) == [
+        store.name
+    ]
+    assert again().up_to_date
+
+
+def test_clean_keeps_stages_that_the_last_run_did_not_reach(again):
+    later = {row.path for row in again().rows if row.stage in list(STAGES)[2:]}
+    again(until="preprocess")
+    assert pipeline.clean(again.out) == []
+    assert all(path.is_dir() for path in later)
+    assert again().up_to_date
+
+
+def test_check_finds_what_is_planted_and_writes_nothing(again, words):
+    quiet = pipeline.check(words(), again.data)
+    assert [f.severity for f in quiet] == ["note"]
+    assert "6 recordings of 2 people, 120 events, 4 stimuli, 6 folds" in quiet[0].text
+
+    stem = again.data / "sub-02" / "eeg" / "sub-02_task-words_run-2"
+    signal = Path(f"{stem}_eeg.eeg")
+    signal.write_bytes(signal.read_bytes()[:1000])
+    with open(f"{stem.parent / 'sub-02_task-words_run-3'}_events.tsv", "a") as table:
+        table.write("500\t0.3\tcat\n")
+    before = everything(again.base)
+    found = pipeline.check(words("plan.max_dropped_events=0.1"), again.data)
+    assert everything(again.base) == before
+    errors = [f.text for f in found if f.severity == "error"]
+    assert len(errors) == 1 and "sub-02/eeg/sub-02_task-words_run-2_events.tsv" in errors[0]
+    assert any("1 events lie outside" in f.text for f in found if f.severity == "warning")
+
+    copy = again.data / "sub-01" / "eeg"
+    for ending in ("eeg.vhdr", "eeg.vmrk", "eeg.eeg", "events.tsv"):
+        name = f"sub-01_task-words_run-%s_{ending}"
+        text = (copy / (name % 1)).read_bytes().replace(b"run-1", b"run-4")
+        (copy / (name % 4)).write_bytes(text)
+    found = pipeline.check(words("plan.max_dropped_events=0.1"), again.data)
+    assert [f.severity for f in found] == ["error"]
+    assert "sub-01_task-words_run-1_eeg and sub-01_task-words_run-4_eeg" in found[0].text
+
+
+def test_audit_of_a_finished_run_finds_no_leak(first):
+    folder, result = first
+    assert [f for f in audit(folder / "out") if f.severity == "error"] == []
+    attrs = store_attrs(paths(result, "evaluate")["word"])
+    assert attrs["verdict"]["evidence"] == "evidence"
