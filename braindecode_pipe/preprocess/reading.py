@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from braindecode_pipe.errors import BraindecodePipeError, DataError, MissingFileError
-from braindecode_pipe.preprocess.scratch import BLOCK_BYTES, Scratch, slices
+from braindecode_pipe.preprocess import scratch
+from braindecode_pipe.preprocess.scratch import Scratch, slices
 from braindecode_pipe.preprocess.sidecars import (
     bids_root,
     check_declared,
     merged_json,
+    mixed_rates,
     truncated,
 )
 
 _ELECTRICAL = ("eeg", "meg", "ieeg")
-# What mne says when it reads a part of an EDF file of several sampling rates.
-_MIXED_RATES = "mixed sampling frequencies"
 
 
 def read_raw(path: Path, data: Path, allow_truncated: bool) -> tuple[Any, list[str]]:
@@ -98,13 +98,12 @@ def copy_raw(raw: Any, picks: list[int], samples: Scratch, path: Path, data: Pat
         messages.extend(text for text in found if text not in messages)
         return values
 
-    get(start=0, stop=2)
-    if any(_MIXED_RATES in text for text in messages):
-        messages.clear()
+    if mixed_rates(path):
         for i, pick in enumerate(picks):
             samples.write(i, 0, get(picks=[pick]))
     else:
-        for part in samples.column_blocks():
+        # Readers take all channels of the file into memory, picked or not.
+        for part in slices(raw.n_times, _per_block(len(raw.ch_names))):
             samples.write(0, part.start, get(start=part.start, stop=part.stop))
     return messages
 
@@ -118,13 +117,17 @@ def copy_epochs(
     """
     messages: list[str] = []
     n_times = len(epochs.times)
-    per_block = max(1, BLOCK_BYTES // (8 * len(epochs.ch_names) * n_times))
-    for part in slices(len(epochs), per_block):
+    for part in slices(len(epochs), _per_block(len(epochs.ch_names) * n_times)):
         reader = partial(epochs.get_data, picks=picks, item=part, copy=False, verbose="warning")
         values, found = _guarded(reader, path, data)
         samples.write(0, part.start * n_times, values.transpose(1, 0, 2).reshape(len(picks), -1))
         messages += [text for text in found if text not in messages]
     return messages
+
+
+def _per_block(n: int) -> int:
+    """How many pieces of ``n`` float64 values fit into memory, at least one."""
+    return max(1, scratch.BLOCK_BYTES // (8 * n))
 
 
 def _guarded(reader: Callable[[], Any], path: Path, data: Path) -> tuple[Any, list[str]]:

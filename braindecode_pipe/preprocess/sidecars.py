@@ -16,6 +16,8 @@ from typing import Any
 
 from braindecode_pipe.errors import DataError, MissingFileError, TruncatedRecordingError
 
+# Channels that hold text.
+_EDF_NOTES = ("EDF Annotations", "BDF Annotations")
 _BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
 
 
@@ -202,17 +204,32 @@ def _last_marker(path: Path, name: str) -> int:
     return max(map(int, found), default=0)
 
 
-def _edf(path: Path) -> Declared:
+def mixed_rates(path: Path) -> bool:
+    """Whether the channels of an EDF or BDF file have several rates; a GDF file may always."""
+    suffix = path.suffix.lower()
+    if suffix not in (".edf", ".bdf"):
+        return suffix == ".gdf"
+    _, _, names, counts = _edf_header(path)
+    return len({n for name, n in zip(names, counts) if not name.endswith(_EDF_NOTES)}) > 1
+
+
+def _edf_header(path: Path) -> tuple[int, int, list[str], list[int]]:
+    """Bytes of the header, number of records, names and samples per record of the channels."""
     with path.open("rb") as stream:
         head = stream.read(256)
         n_signals, n_header, n_records = int(head[252:256]), int(head[184:192]), int(head[236:244])
         fields = stream.read(256 * n_signals).decode("latin-1")
     names = [fields[16 * i : 16 * i + 16].strip() for i in range(n_signals)]
     start = n_signals * (16 + 80 + 5 * 8 + 80)
-    per_record = sum(int(fields[start + 8 * i : start + 8 * i + 8]) for i in range(n_signals))
+    counts = [int(fields[start + 8 * i : start + 8 * i + 8]) for i in range(n_signals)]
+    return n_header, n_records, names, counts
+
+
+def _edf(path: Path) -> Declared:
+    n_header, n_records, names, counts = _edf_header(path)
     size = os.path.getsize(path)
-    record = per_record * (3 if path.suffix.lower() == ".bdf" else 2)
-    names = [name for name in names if not name.endswith(("EDF Annotations", "BDF Annotations"))]
+    record = sum(counts) * (3 if path.suffix.lower() == ".bdf" else 2)
+    names = [name for name in names if not name.endswith(_EDF_NOTES)]
     # -1 records: the recorder never closed the file, so that nothing is declared.
     if n_records >= 0 and size < n_header + n_records * record:
         return Declared(

@@ -177,7 +177,8 @@ def read_to_end(path: Path, complain: bool = True) -> Iterator[bytes]:
         while block := stream.read(_BLOCK):
             while block:
                 try:
-                    piece = decoder.decompress(block)
+                    # Zeros shrink a thousandfold: what comes out is bounded, not what goes in.
+                    piece = decoder.decompress(block, _BLOCK)
                 except zlib.error as error:
                     raise DataError(
                         "the compressed image is damaged",
@@ -187,10 +188,11 @@ def read_to_end(path: Path, complain: bool = True) -> Iterator[bytes]:
                         remedy="copy or download the file again",
                     ) from error
                 yield piece
-                block, at_end = b"", decoder.eof
+                block, at_end = decoder.unconsumed_tail, decoder.eof
                 if at_end:
                     # Several members may follow each other, zeros may fill up a tape block.
                     block = decoder.unused_data.lstrip(b"\0")
                     decoder = zlib.decompressobj(wbits=31)
+        yield decoder.flush()
         if complain and not at_end:
             raise truncated(path, "a gzip stream with its closing check value", "it ends before")

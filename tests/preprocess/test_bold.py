@@ -186,6 +186,20 @@ def test_f31_a_header_that_claims_too_much_allocates_nothing(tmp_path, make_bold
         open_series(path)
 
 
+def test_f31_gzip_streams_are_unpacked_piece_by_piece(tmp_path):
+    from braindecode_pipe.preprocess.volumes import read_to_end
+
+    content = bytes(20_000_000) + np.random.default_rng(0).bytes(3_000_000)
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(content) + gzip.compress(b"more") + bytes(512))
+    pieces = list(read_to_end(path))
+    assert b"".join(pieces) == content + b"more"
+    assert max(map(len, pieces)) <= 2**20
+    packed = gzip.compress(content)
+    path.write_bytes(packed[:-9])
+    assert len(b"".join(read_to_end(path, complain=False))) >= len(content) - 300
+
+
 def test_f14_voxels_that_are_not_finite_alter_no_other(study, make_bold, tmp_path, bold_affine):
     data, brain = make_bold()
     spoiled = data.astype(np.float32)
