@@ -42,12 +42,14 @@ def run_until(arguments: tuple[str, ...], stage: str, last: int) -> int:
 def main() -> None:
     *arguments, stage, n_kills, seed = sys.argv[1:]
     rng = np.random.default_rng(int(seed))
-    out, killed = Path(arguments[2]), 0
+    out, killed, bound = Path(arguments[2]), 0, 120
     while killed < int(n_kills):
-        code = run_until(tuple(arguments), stage, int(rng.integers(1, 120)))
+        last = int(rng.integers(1, bound))
+        code = run_until(tuple(arguments), stage, last)
         killed += code == -signal.SIGKILL
         if code == 0:
-            # It got to the end before it was killed: from the beginning of this stage once more.
+            # There were fewer operations: from the beginning of this stage once more.
+            bound = max(2, last)
             shutil.rmtree(out / stage)
         elif code != -signal.SIGKILL:
             sys.exit(f"the run ended with {code}")
