@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-import platform
-import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,16 +12,15 @@ from typing import Any
 from braindecode_pipe.errors import DiskFullError, InputError, RecipeError, StageError
 from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
-from braindecode_pipe.pipeline.cache import FileHashes, History, package_version, write_json
+from braindecode_pipe.pipeline.cache import FileHashes, History
 from braindecode_pipe.pipeline.progress import Bars, Quiet
+from braindecode_pipe.pipeline.published import publish, versions, write_record
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.stages import Stages
 from braindecode_pipe.pipeline.units import STAGES, Unit
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.splits import StudyPlan
-from braindecode_pipe.store import StoreLock, is_committed, read_file, store_attrs
-
-PUBLISHED = ("report.html", "report.md", "metrics.json", "metrics.csv")
+from braindecode_pipe.store import StoreLock, is_committed, store_attrs
 
 
 class Run:
@@ -125,66 +121,27 @@ class Run:
         """Record a unit that cannot run because something before it failed."""
         self._row(unit, "skipped", why)
 
-    def record_scores(self, evaluations: Mapping[str, Unit]) -> dict[str, list[dict[str, Any]]]:
-        """Append what was scored to the ledger; entries of every test set scored here."""
+    def record_scores(self, evaluations: Mapping[str, Unit]) -> None:
+        """Append every score of this configuration to the ledger, report or not."""
         configuration = configuration_of(self.recipe.model_dump(mode="json"))
-        entries: dict[str, list[dict[str, Any]]] = {}
         for name, unit in evaluations.items():
             attrs = store_attrs(unit.path)
-            test_hash, scored = attrs.get("test_hash"), attrs.get("scored", [])
-            if not test_hash:
-                continue
-            if not self.dry_run:
-                for score in scored:
-                    append(
-                        self.ledger, test_hash, configuration=configuration,
-                        study=self.recipe.study.name, embedding=name, **score,
-                    )  # fmt: skip
-            entries[test_hash] = read(self.ledger, test_hash)
-        return entries
+            for score in attrs.get("scored", []):
+                append(
+                    self.ledger, attrs["test_hash"], configuration=configuration,
+                    study=self.recipe.study.name, embedding=name, **score,
+                )  # fmt: skip
 
-    def publish(self, unit: Unit) -> Path:
-        """Copy the pages of a report store to the run folder, by temporary file and rename."""
-        shutil.rmtree(self.out / "qc", ignore_errors=True)
-        for source in [unit.path / name for name in PUBLISHED] + sorted(
-            (unit.path / "qc").glob("*.html") if (unit.path / "qc").is_dir() else []
-        ):
-            if not source.is_file():
-                continue
-            relative = source.relative_to(unit.path)
-            target = self.out / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(target.name + ".tmp")
-            temporary.write_bytes(read_file(unit.path, relative.as_posix()))
-            temporary.replace(target)
-        return self.out / "report.html"
+    def ledger_of(self, evaluations: Mapping[str, Unit]) -> dict[str, list[dict[str, Any]]]:
+        """Hash of each test set scored here -> every configuration ever scored on it."""
+        hashes = {store_attrs(unit.path).get("test_hash") for unit in evaluations.values()}
+        return {str(found): read(self.ledger, str(found)) for found in hashes if found}
 
     def save(self, began: float) -> None:
-        """Write caches and ``run.json``: the only place for clocks, hosts and paths."""
+        """Write the caches and ``run.json``."""
         self.hashes.save()
         self.history.save()
-        packages = sorted({name for stage in STAGES.values() for name in stage.packages})
-        write_json(
-            self.out / "run.json",
-            {
-                "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-                "seconds": round(time.time() - began, 2),
-                "host": platform.node(),
-                "platform": platform.platform(),
-                "python": sys.version.split()[0],
-                "data": str(self.data.resolve()),
-                "ledger": str(self.ledger),
-                "packages": {name: package_version(name) for name in packages},
-                "units": [
-                    {
-                        "stage": row.stage, "unit": row.unit, "status": row.status,
-                        "why": row.why, "seconds": round(row.seconds, 3), "error": row.error,
-                        "store": str(row.path.relative_to(self.out)) if row.path else "",
-                    }
-                    for row in self.result.rows
-                ],
-            },
-        )  # fmt: skip
+        write_record(self.out, self.data, self.ledger, self.result, began)
 
 
 def run(
@@ -313,6 +270,8 @@ def _stages(current: Run) -> None:
     evaluations = current.stages.evaluate(plan, trained, usable)
     done = current.execute(evaluations.values())
     evaluations = {name: unit for name, unit in evaluations.items() if unit.name in done}
+    if not current.dry_run:
+        current.record_scores(evaluations)
     if "report" in current.wanted:
         _report(current, plan, signals, usable, trained, evaluations)
 
@@ -387,14 +346,12 @@ def _report(
             UnitResult("report", "study", "will run", "what it shows will change")
         )
         return
-    ledger = current.record_scores(evaluations)
     predictions: dict[str, list[Path]] = {}
     for (name, _, _), unit in trained.items():
         predictions.setdefault(name, []).append(unit.path)
     failures = [
         {"stage": row.stage, "unit": row.unit, "error": row.error} for row in current.result.failed
     ]
-    packages = sorted({name for stage in STAGES.values() for name in stage.packages})
     inputs = ReportInputs(
         recipe=current.recipe.model_dump(mode="json"),
         plan=current.stages.plan().path,
@@ -402,12 +359,12 @@ def _report(
         embeddings={name: unit.path for name, unit in embeddings.items()},
         predictions=predictions,
         evaluations={name: unit.path for name, unit in evaluations.items()},
-        ledger=ledger,
+        ledger=current.ledger_of(evaluations),
         data=current.data,
-        versions={name: package_version(name) for name in packages},
+        versions=versions(),
         failures=failures,
     )
     unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(),
                                           *trained.values(), *evaluations.values()])  # fmt: skip
     if current.execute([unit]) and not current.dry_run and is_committed(unit.path):
-        current.result.report = current.publish(unit)
+        current.result.report = publish(unit.path, current.out)

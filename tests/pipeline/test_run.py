@@ -119,7 +119,20 @@ def test_a_b_a_uses_a_again(again, stores_in, first):
         assert {u: p.name for u, p in paths(a, stage).items()} == {
             u: p.name for u, p in paths(first[1], stage).items()
         }
-    assert a.up_to_date
+    # B was scored on the same test items: the report of A has to say so.
+    assert {row.stage for row in a.rows if row.status != "cached"} == {"report"}
+    assert whys(a, "report") == {"ledger changed"}
+    assert again().up_to_date
+
+
+def test_a_score_counts_without_a_report(bids, tmp_path, words):
+    pipeline.run(words(), bids, tmp_path / "out", until="train", ledger=tmp_path / "l", quiet=True)
+    assert not (tmp_path / "l").exists()
+    pipeline.run(
+        words(), bids, tmp_path / "out", until="evaluate", ledger=tmp_path / "l", quiet=True
+    )
+    (file,) = (tmp_path / "l").glob("*.jsonl")
+    assert len(read_ledger(tmp_path / "l", file.stem)) == 1
 
 
 def test_the_ledger_counts_configurations_and_the_report_says_so(again):

@@ -1,0 +1,65 @@
+"""What a run leaves beside its stores: the pages, the numbers, and the record of the run."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from braindecode_pipe.pipeline.cache import package_version, write_json
+from braindecode_pipe.pipeline.result import RunResult
+from braindecode_pipe.pipeline.units import STAGES
+from braindecode_pipe.store import list_extra_files, read_file
+
+
+def publish(report: Path, out: Path) -> Path:
+    """Copy the files of a report store to the run folder, each by temporary file and rename.
+
+    Returns
+    -------
+    Path of the HTML page.
+    """
+    shutil.rmtree(out / "qc", ignore_errors=True)
+    for name in list_extra_files(report):
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".tmp")
+        temporary.write_bytes(read_file(report, name))
+        temporary.replace(target)
+    return out / "report.html"
+
+
+def write_record(out: Path, data: Path, ledger: Path, result: RunResult, began: float) -> None:
+    """Write ``run.json``: the only place for clocks, hosts and absolute paths."""
+    units = [
+        {
+            "stage": row.stage,
+            "unit": row.unit,
+            "status": row.status,
+            "why": row.why,
+            "seconds": round(row.seconds, 3),
+            "error": row.error,
+            "store": str(row.path.relative_to(out)) if row.path else "",
+        }
+        for row in result.rows
+    ]
+    content = {
+        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "seconds": round(time.time() - began, 2),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": sys.version.split()[0],
+        "data": str(data.resolve()),
+        "ledger": str(ledger),
+        "packages": versions(),
+        "units": units,
+    }
+    write_json(out / "run.json", content)
+
+
+def versions() -> dict[str, str]:
+    """Versions of all libraries that a stage computes with."""
+    packages = sorted({name for stage in STAGES.values() for name in stage.packages})
+    return {name: package_version(name) for name in packages}
