@@ -255,8 +255,9 @@ def open_signal(path: str | Path) -> Signal:
     events = event_good = None
     if kind == "response":
         events = dataset["event"].values
-        has = "event_good" in dataset.coords
-        event_good = dataset["event_good"].values.astype(bool) if has else np.ones(len(events), bool)
+        event_good = np.ones(len(events), bool)
+        if "event_good" in dataset.coords:
+            event_good = dataset["event_good"].values.astype(bool)
     return Signal(
         path=Path(path),
         kind=kind,
