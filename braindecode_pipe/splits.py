@@ -113,6 +113,47 @@ class StudyPlan:
         return FitScope(fold, tuple(map(str, table["event"])), extents)
 
 
+def fit_extents(
+    plan: StudyPlan, recording: str, extent: tuple[float, float | None], guard_s: float = 0.0
+) -> tuple[tuple[float, float], ...] | None:
+    """What a fit on one recording may see, where some fold divides it between its roles.
+
+    Parameters
+    ----------
+    plan : StudyPlan
+    recording : its name
+    extent : (tmin, tmax) [s] of the windows around events, tmax None for the event's duration
+    guard_s : float [s], kept away on both sides of every test window: half the filters' length
+
+    Returns
+    -------
+    (start, stop) [s] pairs that meet no test window of any fold, perhaps none; None where no fold
+    divides the recording, so that what it teaches stays with it
+    """
+    rows = np.flatnonzero((plan.events["recording"] == recording).to_numpy())
+    role = plan.role[:, rows]
+    test = role == ROLES["test"]
+    fitted = np.isin(role, [ROLES["train"], ROLES["validation"]])
+    if not (test.any(axis=1) & fitted.any(axis=1)).any():
+        return None
+    table = plan.events.iloc[rows[test.any(axis=0)]]
+    onset = table["onset"].to_numpy(float)
+    tmin, tmax = extent
+    length = table["duration"].to_numpy(float) if tmax is None else tmax
+    starts, stops = onset + tmin - guard_s, onset + length + guard_s
+    duration = float(
+        plan.recordings.loc[plan.recordings["recording"] == recording, "duration"].iloc[0]
+    )
+    free, at = [], 0.0
+    for start, stop in sorted(zip(starts.tolist(), stops.tolist())):
+        if start > at:
+            free.append((at, min(start, duration)))
+        at = max(at, stop)
+    if at < duration:
+        free.append((at, duration))
+    return tuple(free)
+
+
 def check_disjoint(seen: Iterable[str], test: Iterable[str], what: str) -> None:
     """Raise :class:`LeakageError`, naming the ids, when something fitted saw test items."""
     both = sorted(set(seen) & set(test))

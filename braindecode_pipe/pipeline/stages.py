@@ -12,7 +12,7 @@ from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.pipeline.cache import FileHashes, code_hash, flatten, package_version
 from braindecode_pipe.pipeline.units import STAGES, Unit
 from braindecode_pipe.recipe import EmbedSpec, Recipe
-from braindecode_pipe.splits import StudyPlan, content_hash
+from braindecode_pipe.splits import StudyPlan, content_hash, fit_extents
 
 # Parts of [train] that say which units there are, or belong to one kind of decoder.
 _OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot", "mlp", "conv"}
@@ -89,6 +89,14 @@ class Stages:
             for file in input_files(section, row, self.data):
                 name = file.relative_to(self.data.resolve()).as_posix()
                 parts[f"content of {name}"] = self.hashes(file)
+            events = None
+            if is_bold and own.responses != "series":
+                events = plan.events[plan.events["recording"] == row["recording"]]
+                events = events.reset_index(drop=True)
+                parts["events"] = _table_hash(events)
+            extents = fit_extents(plan, row["recording"], self.extent)
+            if extents is not None:
+                parts["fit_extents"] = content_hash([list(pair) for pair in extents])
             units[row["recording"]] = self._unit(
                 "preprocess",
                 row["recording"],
@@ -100,6 +108,8 @@ class Stages:
                     "data": self.data,
                     "allow_truncated": self.recipe.plan.allow_truncated,
                     "data_origin": row["data_origin"],
+                    "events": events,
+                    "fit_extents": extents,
                 },
             )
         return units

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.recipe import PreprocessSection
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["input_files", "run"]
 
@@ -19,6 +22,8 @@ def run(
     *,
     allow_truncated: bool,
     data_origin: str,
+    events: pd.DataFrame | None = None,
+    fit_extents: tuple[tuple[float, float], ...] | None = None,
 ) -> None:
     """Preprocess one recording and write its store.
 
@@ -39,6 +44,11 @@ def run(
         Use the prefix of a recording that is shorter than declared.
     data_origin : str
         ``recorded``, ``simulated`` or ``mixed``.
+    events : DataFrame, optional
+        The recording's rows of ``StudyPlan.events``; single-trial betas need them.
+    fit_extents : (start, stop) [s] pairs, optional
+        What fits may see where the split divides the recording (``splits.fit_extents``); None:
+        all of it.
 
     Raises
     ------
@@ -53,14 +63,14 @@ def run(
         from braindecode_pipe.preprocess import emeg
 
         stage = emeg.run_epochs if datatype == "epochs" else emeg.run_raw
-        stage(section.emeg, recording, data, out,
-              allow_truncated=allow_truncated, data_origin=data_origin)  # fmt: skip
+        stage(section.emeg, recording, data, out, allow_truncated=allow_truncated,
+              data_origin=data_origin, fit_extents=fit_extents)  # fmt: skip
     elif datatype in ("bold", "parcels"):
         from braindecode_pipe.preprocess import bold
 
         stage = bold.run_volumes if datatype == "bold" else bold.run_parcels
-        stage(section.bold, recording, data, out,
-              allow_truncated=allow_truncated, data_origin=data_origin)  # fmt: skip
+        stage(section.bold, recording, data, out, allow_truncated=allow_truncated,
+              data_origin=data_origin, events=events, fit_extents=fit_extents)  # fmt: skip
     else:
         raise DataError(
             "unknown datatype",

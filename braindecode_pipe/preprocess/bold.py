@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from braindecode_pipe.errors import DataError, UnitError
@@ -42,6 +43,8 @@ def run_volumes(
     *,
     allow_truncated: bool,
     data_origin: str,
+    events: pd.DataFrame | None = None,
+    fit_extents: tuple[tuple[float, float], ...] | None = None,
 ) -> None:
     """Write the signal store of one series of volumes; a sensor is a voxel of the mask.
 
@@ -60,6 +63,10 @@ def run_volumes(
         Use the whole volumes of a file that is cut.
     data_origin : str
         ``recorded``, ``simulated`` or ``mixed``.
+    events : DataFrame, optional
+        The recording's rows of ``StudyPlan.events``.
+    fit_extents : (start, stop) [s] pairs, optional
+        What fits may see; None: all of the recording.
 
     Raises
     ------
@@ -116,6 +123,8 @@ def run_parcels(
     *,
     allow_truncated: bool,
     data_origin: str,
+    events: pd.DataFrame | None = None,
+    fit_extents: tuple[tuple[float, float], ...] | None = None,
 ) -> None:
     """Write the signal store of a table of parcel time series (one row per volume, TSV).
 

@@ -43,6 +43,7 @@ def run_raw(
     *,
     allow_truncated: bool,
     data_origin: str,
+    fit_extents: tuple[tuple[float, float], ...] | None = None,
 ) -> None:
     """Write the signal store of one continuous recording.
 
@@ -57,6 +58,8 @@ def run_raw(
         Use the prefix of a recording that is shorter than declared.
     data_origin : str
         ``recorded``, ``simulated`` or ``mixed``.
+    fit_extents : (start, stop) [s] pairs, optional
+        What fits may see; None: all of the recording.
 
     Raises
     ------
@@ -108,6 +111,7 @@ def run_epochs(
     *,
     allow_truncated: bool,
     data_origin: str,
+    fit_extents: tuple[tuple[float, float], ...] | None = None,
 ) -> None:
     """Write the response store of a recording that comes already epoched (``-epo.fif``).
 

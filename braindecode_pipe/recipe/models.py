@@ -112,44 +112,184 @@ class SplitSection(Section):
     seed: int = 0
 
 
+class MaxwellSection(Section):
+    """Signal-space separation of MEG (``mne.preprocessing.maxwell_filter``)."""
+
+    st_duration_s: Seconds | None = Field(
+        10.0, gt=0, description="buffer of the temporal extension (tSSS) [s]; none: SSS alone"
+    )
+    st_correlation: float = Field(0.98, gt=0, le=1)
+    int_order: int = Field(8, ge=1)
+    ext_order: int = Field(3, ge=0)
+    coord_frame: Literal["head", "meg"] = "head"
+    origin: tuple[float, float, float] | None = Field(
+        None, description="[m]; none: fitted to the digitised head"
+    )
+    calibration: str = Field(
+        "", description="fine calibration below the data folder; empty: BIDS' acq-calibration"
+    )
+    cross_talk: str = Field(
+        "", description="cross-talk file below the data folder; empty: BIDS' acq-crosstalk"
+    )
+    movement: Literal["none", "chpi"] = Field(
+        "none", description="head position from continuous HPI coils, compensated and shown"
+    )
+
+
+class IcaSection(Section):
+    """Independent components, fitted on a high-passed excerpt, removed as one matrix."""
+
+    method: Literal["picard", "fastica", "infomax"] = "picard"
+    n_components: int | float | None = Field(
+        0.99, gt=0, description="number, or explained variance; none: the rank of the data"
+    )
+    l_freq: float = Field(1.0, gt=0, description="high-pass of the excerpt [Hz]")
+    h_freq: float = Field(100.0, gt=0, description="low-pass of the excerpt [Hz]")
+    sfreq: float = Field(250.0, gt=0, description="rate of the excerpt [Hz]")
+    max_s: Seconds = Field(1200.0, gt=0, description="longest excerpt, evenly chosen pieces")
+    find: list[Literal["iclabel", "eog", "ecg"]] = Field(
+        ["iclabel"], description="what says which components are artifacts; iclabel: EEG only"
+    )
+    labels: list[
+        Literal["muscle artifact", "eye blink", "heart beat", "line noise", "channel noise"]
+    ] = Field(["eye blink", "heart beat"], description="ICLabel's classes that are removed")
+    threshold: float = Field(0.8, gt=0, le=1, description="least probability of that class")
+    eog_channels: list[str] = Field([], description="empty: channels of type eog, else Fp1 and Fp2")
+    ecg_channel: str = ""
+    seed: int = 0
+
+
 class EmegSection(Section):
     """EEG, MEG, intracranial EEG. Steps run in the order of the fields."""
 
+    rename: dict[str, str] = Field({}, description="channel name in the data -> name to use")
+    channel_types: dict[str, str] = Field({}, description="channel name -> mne channel type")
     picks: list[str] = Field([], description="mne channel types or names; empty: all data channels")
+    repairs: list[
+        Literal["unique-names", "drop-positions", "decimal-comma", "negative-durations"]
+    ] = Field([], description="what `check` proposes and the recipe has to ask for")
     montage: str = Field("", description="standard montage when the recording has no positions")
+    nan: Literal["raise", "interpolate", "mark-bad"] = Field(
+        "raise", description="samples that are not finite; interpolate: over time, spans marked bad"
+    )
     bads: Literal["keep", "interpolate", "drop"] = "interpolate"
-    detect_bads: bool = Field(True, description="flat channels and robust amplitude outliers")
-    reference: Literal["", "average"] = ""
+    detect_bads: bool = Field(
+        True, description="flat, clipped and copied channels, robust amplitude outliers"
+    )
+    noisy: list[Literal["pyprep", "ransac", "maxwell"]] = Field(
+        [], description="further detection: PREP (EEG), its RANSAC, mne's by SSS (MEG)"
+    )
+    compensation: int | None = Field(None, ge=0, description="CTF gradient compensation grade")
+    hfc_order: int = Field(
+        0, ge=0, le=3, description="homogeneous field correction of OPM arrays; 0: none"
+    )
+    maxwell: MaxwellSection | None = None
+    ssp: list[Literal["file", "eog", "ecg", "empty-room"]] = Field(
+        [], description="signal-space projections: those of the file, or computed"
+    )
+    reference: Literal["", "average", "REST", "bipolar", "laplacian", "channels"] = Field(
+        "", description="bipolar, laplacian: along the shafts or strips of iEEG"
+    )
+    reference_channels: list[str] = Field([], description='with reference = "channels"')
+    bipolar_pairs: list[list[str]] = Field(
+        [], description="[anode, cathode]; empty: neighbours on a shaft by name"
+    )
     notch: list[float] = Field([], description="line frequencies [Hz]; harmonics are included")
+    line_removal: Literal["notch", "zapline"] = Field(
+        "notch", description="how the lines of notch are removed"
+    )
+    zapline_components: int = Field(0, ge=0, description="0: by an outlier rule on their power")
+    ica: IcaSection | None = None
     l_freq: float | None = Field(0.1, description="high-pass edge [Hz]")
     h_freq: float | None = Field(40.0, description="low-pass edge [Hz]")
+    engine: Literal["fast", "mne"] = Field(
+        "fast", description="filter and resample: one streaming pass, or mne step by step"
+    )
     reject_amplitude: dict[str, float] = Field(
         {}, description="channel type -> absolute amplitude [SI unit] that marks a span as bad"
     )
     reject_margin_s: Seconds = Field(0.0, ge=0, description="bad spans grow by this on both sides")
-    sfreq: float | None = Field(120.0, gt=0, description="output rate [Hz]")
-    scaler: Literal["none", "robust"] = Field(
-        "robust", description="per recording and channel: (x - median) / interquartile range"
+    autoreject: Literal["none", "global", "local"] = Field(
+        "none", description="thresholds by cross-validation over pieces of the recording"
     )
+    autoreject_s: Seconds = Field(1.0, gt=0, description="length of those pieces")
+    sfreq: float | None = Field(120.0, gt=0, description="output rate [Hz]")
+    scaler: Literal["none", "robust", "standard"] = Field(
+        "robust", description="(x - median) / interquartile range, or (x - mean) / s.d., a channel"
+    )
+    scaler_scope: Literal["per_recording", "train_only", "causal"] = Field(
+        "per_recording",
+        description="what the scaler sees: all good samples of the recording; each fold's "
+        "training windows; the past",
+    )
+    scaler_window_s: Seconds = Field(
+        60.0, gt=0, description="with causal: how far back it looks; the first so many seconds "
+        "are scaled by themselves and marked as not good"
+    )  # fmt: skip
     clamp: float | None = Field(20.0, gt=0, description="after scaling, in scaler units")
-    nan: Literal["raise", "mark-bad"] = "raise"
+
+
+class GlmSection(Section):
+    """Single-trial betas: one regressor per event."""
+
+    hrf: Literal["spm", "glover", "library"] = Field(
+        "glover", description="library: the best of 20 response shapes per voxel"
+    )
+    high_pass: float | None = Field(0.01, gt=0, description="cosine drift terms [Hz]")
+    noise_components: int = Field(
+        10, ge=0, description="glmsingle: most components of noise voxels that are tried"
+    )
+    fractions: list[float] = Field(
+        [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05],
+        description="glmsingle: fractions of the unregularised length that ridge may keep",
+    )
+    target: str = Field(
+        "", description="target of [plan.stimuli] whose repeats cross-validate; default: the first"
+    )
+    percent: bool = Field(True, description="betas in percent of a voxel's mean")
 
 
 class BoldSection(Section):
     """fMRI, as volumes (masker) or as parcel time series that are already extracted."""
 
+    sensors: Literal["voxels", "parcels", "vertices"] = Field(
+        "voxels", description="what a sensor is; surfaces and parcel tables are what they are"
+    )
     mask: str = Field(
         "",
         description="mask image below the data folder; {subject} is filled in; "
         "empty: fMRIPrep's brain mask beside the image, else computed per recording",
     )
+    atlas: str = Field(
+        "", description="with parcels: label image (3-D) or maps (4-D) below the data folder"
+    )
+    surface: str = Field(
+        "fsaverage5", description="with vertices: mesh that volumes in MNI space are projected to"
+    )
+    resample: bool = Field(
+        False, description="bring a mask or atlas to the grid of the recording (nearest, linear)"
+    )
     smoothing_fwhm: float | None = Field(None, gt=0, description="[mm]")
     dummy_scans: int = Field(0, ge=0)
     detrend: bool = True
     high_pass: float | None = Field(None, description="[Hz]")
+    low_pass: float | None = Field(None, gt=0, description="[Hz], Butterworth by nilearn")
     confounds: list[str] = Field([], description="columns of fMRIPrep's confounds table")
+    confounds_strategy: list[
+        Literal[
+            "motion", "wm_csf", "global_signal", "compcor", "ica_aroma", "scrub", "high_pass",
+            "non_steady_state",
+        ]
+    ] = Field([], description="nilearn.interfaces.fmriprep.load_confounds strategies")  # fmt: skip
+    confounds_options: dict[str, str | float | int] = Field(
+        {}, description="arguments of load_confounds: motion, scrub, fd_threshold, compcor ..."
+    )
     standardize: bool = Field(True, description="z-score every sensor over its recording")
     t_r: float | None = Field(None, gt=0, description="[s]; only when header and sidecar lack it")
+    responses: Literal["series", "lsa", "lss", "glmsingle"] = Field(
+        "series", description="the time series, or one beta per event"
+    )
+    glm: GlmSection = GlmSection()
 
 
 class PreprocessSection(Section):

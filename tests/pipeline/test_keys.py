@@ -20,6 +20,8 @@ from braindecode_pipe.recipe import Recipe
 BASE = {
     "embed": {"trial_type": {"model": "minilm"}},
     "train": {"decoders": ["ridge", "conv", "mlp"]},
+    # Sections that are off by default are there, so that their fields are tried as well.
+    "preprocess": {"emeg": {"ica": {}, "maxwell": {}}},
 }
 DOWNSTREAM = {
     "plan": set(),
@@ -44,6 +46,15 @@ VALUES = {
     "train.mlp": {"hidden": 7}, "train.conv": {"hidden": 7}, "evaluate.ci": 0.9,
     "evaluate.top_k": [2], "train.alphas": [3.0], "train.windows.baseline": [-0.1, 0.0],
     "preprocess.emeg.picks": ["eeg"], "preprocess.emeg.notch": [50.0],
+    "preprocess.emeg.rename": {"Cz": "CZ"}, "preprocess.emeg.channel_types": {"Cz": "eog"},
+    "preprocess.emeg.repairs": ["unique-names"], "preprocess.emeg.noisy": ["pyprep"],
+    "preprocess.emeg.ssp": ["eog"], "preprocess.emeg.reference_channels": ["Cz"],
+    "preprocess.emeg.bipolar_pairs": [["Cz", "Pz"]], "preprocess.emeg.ica.find": ["eog"],
+    "preprocess.emeg.ica.labels": ["line noise"], "preprocess.emeg.ica.eog_channels": ["Fp1"],
+    "preprocess.emeg.ica.threshold": 0.5, "preprocess.emeg.maxwell.st_correlation": 0.5,
+    "preprocess.bold.confounds_strategy": ["motion"],
+    "preprocess.bold.confounds_options": {"motion": "basic"},
+    "preprocess.bold.glm.fractions": [1.0], "preprocess.emeg.maxwell.origin": [0.0, 0.0, 0.04],
     "preprocess.emeg.reject_amplitude": {"eeg": 1e-4}, "preprocess.bold.confounds": ["csf"],
 }  # fmt: skip
 # Fields that decide which units there are, or that another stage sees too.
