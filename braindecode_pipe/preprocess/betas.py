@@ -1,18 +1,35 @@
 """Single-trial responses to fMRI events: one beta per event and sensor.
 
-``lsa`` and ``lss`` here, the longer chain in ``glmsingle``.
+A beta is linear in the time series, so that each estimator is a matrix of weights (event, time),
+made once from the design, times the series, block of sensors by block. ``lsa`` and ``lss`` are
+here; the longer chain is in ``glmsingle``.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from braindecode_pipe.errors import DataError, EventError
+from braindecode_pipe.preprocess import hrf
+from braindecode_pipe.preprocess.ceiling import ceiling_of
 from braindecode_pipe.preprocess.scratch import Scratch
-from braindecode_pipe.recipe import BoldSection
+from braindecode_pipe.preprocess.shapes import best_shapes
+from braindecode_pipe.preprocess.trials import (
+    TOLERANCE,
+    Trials,
+    decomposed,
+    orthonormal,
+    residual,
+    trials_of,
+)
+from braindecode_pipe.recipe import BoldSection, GlmSection
+
+QC = dict[str, tuple[tuple[str, ...], np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -26,20 +43,37 @@ class Responses:
     events : (n_events,) ids, the events of the recording that present a stimulus
     event_good : (n_events,) bool, False where the good volumes do not determine a response
     sensor_good : (n_sensors,) bool
-    qc : name -> (dims, values), for the group ``qc`` of the store
+    qc : name -> (dims, values), for the group ``qc`` of the store: ``r2``, ``noise_ceiling``
+        (sensor); ``hrf_index`` (sensor) with a library; ``ridge_fraction``, ``r2_repeats``
+        (sensor), ``n_noise_components`` with glmsingle
     """
 
     values: Scratch
     events: list[str]
     event_good: np.ndarray
     sensor_good: np.ndarray
-    qc: dict[str, tuple[tuple[str, ...], np.ndarray]] = field(default_factory=dict)
+    qc: QC = field(default_factory=dict)
 
     def __enter__(self) -> Responses:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.values.__exit__(*exception)
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """What turns the good volumes of a series into betas.
+
+    Attributes
+    ----------
+    weights : (n_events, n_times), orthogonal to the nuisance terms; NaN rows where the design does
+        not determine a beta
+    basis : (n_times, rank) orthonormal, of the trials' regressors without the nuisance terms
+    """
+
+    weights: np.ndarray
+    basis: np.ndarray
 
 
 def run(
@@ -71,10 +105,215 @@ def run(
     out : path of the store to be written; the betas wait in a scratch file beside it
     steps : list of str, what was done is appended
     fit_extents : (start, stop) [s] pairs, optional
-        What fits may see (``splits.fit_extents``); None: all of the recording.
+        What fits may see (``splits.fit_extents``); None: all of the recording. It bounds what is
+        *learned* (response shapes, noise components, fractions, noise ceiling). The beta of a
+        trial is estimated from all good volumes, for the responses of neighbours overlap.
 
     Returns
     -------
     Responses, to be used in a ``with`` statement
+
+    Raises
+    ------
+    EventError : no event presents a stimulus; more trials than the volumes can tell apart
+    RecipeError : a target that the events lack
+    DataError : confounds that do not fit; percent of a mean that is about zero
     """
-    raise NotImplementedError
+    frame_times = first_time + t_r * np.arange(series.shape[0])
+    trials = trials_of(events, section.glm, confounds, time_good, frame_times, steps, fit_extents)
+    means, good = _levels(series, good, trials, section.glm)
+    values = Scratch(out, (len(trials), series.shape[1]), np.float32)
+    with ExitStack() as stack:
+        stack.enter_context(values)
+        if section.responses == "glmsingle":
+            from braindecode_pipe.preprocess import glmsingle
+
+            event_good, qc = glmsingle.estimate(series, good, means, trials, section.glm, values,
+                                                steps)  # fmt: skip
+        else:
+            event_good, qc = _least_squares(series, good, means, trials, section, values, steps)
+        if not event_good.all():
+            steps.append(f"{int((~event_good).sum())} of {len(trials)} trials have no beta: the "
+                         "good volumes do not determine it")  # fmt: skip
+        rows = np.flatnonzero(event_good & trials.fit_rows & (trials.stimulus != ""))
+        ceiling = ceiling_of(values, rows, trials.stimulus[rows])
+        qc["noise_ceiling"] = (("sensor",), np.where(good, ceiling, np.nan).astype(np.float32))
+        steps.append("one beta per trial, in percent of the mean of its sensor"
+                     if section.glm.percent else "one beta per trial, in the units of the series")  # fmt: skip
+        stack.pop_all()  # the caller closes it
+        return Responses(values, list(trials.event), event_good, good, qc)
+
+
+def lsa(design: np.ndarray, nuisance: np.ndarray) -> Estimator:
+    """Least squares, all trials at once (Rissman et al. 2004, NeuroImage 23:752).
+
+    ``beta = pinv(M X) M y`` with ``M = I - Q Q'``, ``Q`` an orthonormal basis of the nuisance
+    terms: the coefficients of ``X`` in the regression on ``[X, nuisance]`` (Frisch, Waugh, Lovell).
+    The beta of trial ``j`` is determined when ``(pinv(M X) M X)_jj = 1``; elsewhere (two trials
+    with one onset) its weights are NaN.
+
+    Parameters
+    ----------
+    design : (n_times, n_events)
+    nuisance : (n_times, k)
+    """
+    projected = residual(design, orthonormal(nuisance))
+    u, s, vt = decomposed(projected, np.linalg.norm(design, axis=0).max(initial=0.0))
+    weights = (vt.T / s) @ u.T
+    determined = np.abs((vt**2).sum(axis=0) - 1) < TOLERANCE
+    weights[~determined] = np.nan
+    return Estimator(weights, u)
+
+
+def lss(design: np.ndarray, nuisance: np.ndarray, condition: np.ndarray) -> Estimator:
+    """Least squares, one model per trial (Mumford et al. 2012, NeuroImage 59:2636).
+
+    The model of trial ``j`` has its regressor ``x_j``, one per condition that sums all *other*
+    trials of the condition, and the nuisance terms. This is the recipe of Nilearn's example
+    "Beta-Series Modeling", where the trial's own condition keeps its remaining trials and the
+    others stay whole; with one condition for all it is the trial against all others.
+
+    With ``D_c`` the sum over all trials of condition ``c``, and everything projected off the
+    nuisance terms, ``[x_j, D_c - x_j, ...]`` spans what ``[x_j, D]`` spans, and ``beta_j`` is the
+    sum of the coefficients of ``x_j`` and of ``D_c(j)`` there::
+
+        w_j = D+_c + (1 - (D+ x_j)_c) r_j' / (r_j' x_j),    r_j = x_j - D D+ x_j
+
+    so that all models together cost one Gram matrix of ``X`` instead of a fit each. Where a
+    condition has one trial, ``r_j = 0`` and ``w_j = D+_c``.
+
+    Parameters
+    ----------
+    design : (n_times, n_events)
+    nuisance : (n_times, k)
+    condition : (n_events,)
+    """
+    projected = residual(design, orthonormal(nuisance))
+    size = np.linalg.norm(design, axis=0).max(initial=0.0)
+    _, code = np.unique(condition, return_inverse=True)
+    sums = projected @ (code[:, None] == np.arange(code.max() + 1))
+    u, s, vt = decomposed(sums, size)
+    inverse = (vt.T / s) @ u.T
+    others = inverse @ projected
+    own = others[code, np.arange(len(code))]
+    rest = projected - sums @ others
+    length = (rest * projected).sum(axis=0)
+    apart = length > (TOLERANCE * size) ** 2
+    weights = inverse[code]
+    weights[apart] += (1 - own[apart])[:, None] * rest[:, apart].T / length[apart, None]
+    # weights @ regressors must be 1 for the trial itself and 0 for the sum of its fellows.
+    itself = (weights * projected.T).sum(axis=1)
+    fellows = (weights * sums.T[code]).sum(axis=1) - itself
+    determined = (np.abs(itself - 1) < 1e-5) & (np.abs(fellows) < 1e-5)
+    weights[~determined] = np.nan
+    return Estimator(weights, decomposed(projected, size)[0])
+
+
+def refuse_too_many(n_trials: int, n_free: int) -> None:
+    """Raise where one regressor per trial is more than the volumes can tell apart.
+
+    Raises
+    ------
+    EventError : more trials than good volumes less nuisance terms
+    """
+    if n_trials >= n_free:
+        raise EventError(
+            "more trials than the volumes can tell apart",
+            expected=f"fewer than {n_free} trials: one good volume or more per trial, beyond the "
+            "drift terms and confounds",
+            found=f"{n_trials} trials",
+            remedy='preprocess.bold.responses = "lss" or "series", or fewer confounds',
+        )
+
+
+def _levels(
+    series: Scratch, good: np.ndarray, trials: Trials, section: GlmSection
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (n_sensors,) over the good volumes, and which sensors are good.
+
+    A sensor that does not vary over the good volumes is not good, nor, where betas are in percent,
+    one whose mean is not above its standard deviation.
+    """
+    kept = np.flatnonzero(trials.time_good)
+    if len(kept) < 3:
+        raise DataError(
+            "too few good volumes for a model", expected="3 or more", found=str(len(kept))
+        )
+    means, spread = np.empty(series.shape[1]), np.empty(series.shape[1])
+    for columns in series.column_blocks():
+        values = series.read(columns=columns)[kept].astype(float)
+        means[columns], spread[columns] = values.mean(axis=0), values.std(axis=0)
+    usable = good & (spread > 0) & np.isfinite(spread)
+    if section.percent:
+        level = usable & (means > spread)
+        if 2 * level.sum() < usable.sum():
+            raise DataError(
+                "betas in percent of the mean need a series in raw units",
+                expected="sensors whose mean is above their standard deviation",
+                found=f"{int(level.sum())} of {int(usable.sum())} sensors",
+                remedy="preprocess.bold.glm.percent = false",
+            )
+        usable = level
+    return means, usable
+
+
+def _least_squares(
+    series: Scratch,
+    good: np.ndarray,
+    means: np.ndarray,
+    trials: Trials,
+    section: BoldSection,
+    values: Scratch,
+    steps: list[str],
+) -> tuple[np.ndarray, QC]:
+    """LSA or LSS to ``values``; which trials are determined, and quality numbers."""
+    name = section.glm.hrf or "glover"
+    kept = np.flatnonzero(trials.time_good)
+    nuisance = trials.nuisance[kept]
+    condition = trials.condition
+    if section.responses == "lsa":
+        refuse_too_many(len(trials), len(kept) - orthonormal(nuisance).shape[1])
+    elif section.glm.lss_others == "together":
+        condition = np.full(len(trials), "")
+    if name == "library":
+        kernels = trials.kernels(name)
+        index, _ = best_shapes([series], good, [trials], [kernels])
+        steps.append(f"response shape: per sensor the best of {len(kernels)}")
+    else:
+        kernels, index = [hrf.canonical(name, trials.frame_times)], np.zeros(len(good), int)
+        steps.append(f"response shape: {name}")
+    steps.append({"lsa": "least squares, all trials at once", "lss": "least squares, one model "
+                  "per trial"}[section.responses])  # fmt: skip
+    estimators = []
+    for number, kernel in enumerate(kernels):
+        design = trials.regressors(kernel)[kept] if (index == number).any() else None
+        estimators.append(
+            None if design is None
+            else lsa(design, nuisance) if section.responses == "lsa"
+            else lss(design, nuisance, condition)
+        )  # fmt: skip
+    made = [e for e in estimators if e is not None]
+    event_good = trials.covered()
+    for estimator in made:
+        event_good &= np.isfinite(estimator.weights).all(axis=1)
+    for estimator in made:
+        estimator.weights[~event_good] = np.nan
+    q, r2 = orthonormal(nuisance), np.full(len(good), np.nan, np.float32)
+    for columns in series.column_blocks():
+        here = np.flatnonzero(good[columns])
+        betas = np.zeros((len(trials), columns.stop - columns.start), np.float32)
+        betas[~event_good] = np.nan
+        block = series.read(columns=columns)[kept]
+        for number in np.unique(index[columns][here]):
+            chosen = here[index[columns][here] == number]
+            y = block[:, chosen].astype(float) - means[columns][chosen]
+            total = (y**2).sum(axis=0) - ((q.T @ y) ** 2).sum(axis=0)
+            explained = ((estimators[number].basis.T @ y) ** 2).sum(axis=0)
+            found = estimators[number].weights @ y
+            betas[:, chosen] = 100 * found / means[columns][chosen] if section.glm.percent else found
+            r2[columns.start + chosen] = explained / total
+        values.write(0, columns.start, betas)
+    qc: QC = {"r2": (("sensor",), r2)}
+    if name == "library":
+        qc["hrf_index"] = (("sensor",), np.where(good, index, -1).astype(np.int64))
+    return event_good, qc

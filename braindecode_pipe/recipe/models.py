@@ -230,17 +230,34 @@ class EmegSection(Section):
 
 
 class GlmSection(Section):
-    """Single-trial betas: one regressor per event."""
+    """Single-trial betas: one regressor per event that presents a stimulus.
 
-    hrf: Literal["spm", "glover", "library"] = Field(
-        "glover", description="library: the best of 20 response shapes per voxel"
-    )
+    The regressors of ``spm`` and ``glover`` are Nilearn's, so that a beta is what Nilearn calls the
+    effect; those of the library peak at 1 for an event of the recording's median duration.
+    """
+
+    hrf: Literal["spm", "glover", "library"] | None = Field(
+        None, description="response shape; library: the best of 20 per sensor; none: glover, and "
+        "library with glmsingle"
+    )  # fmt: skip
     high_pass: float | None = Field(0.01, gt=0, description="cosine drift terms [Hz]")
+    lss_others: Literal["condition", "together"] = Field(
+        "condition", description="lss: the other trials as one regressor per trial_type, or as one"
+    )
+    nuisance_events: list[str] = Field(
+        [], description="trial types without stimulus that get a regressor (button presses); "
+        "other events without stimulus belong to the baseline"
+    )  # fmt: skip
     noise_components: int = Field(
         10, ge=0, description="glmsingle: most components of noise voxels that are tried"
     )
-    fractions: list[float] = Field(
+    fallback_components: int = Field(
+        5, ge=0, description="glmsingle: their number where no stimulus repeats, so that nothing "
+        "can be cross-validated"
+    )  # fmt: skip
+    fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05],
+        min_length=1,
         description="glmsingle: fractions of the unregularised length that ridge may keep",
     )
     target: str = Field(
