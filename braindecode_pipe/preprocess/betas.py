@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import DataError, EventError
+from braindecode_pipe.errors import DataError
 from braindecode_pipe.preprocess import hrf
 from braindecode_pipe.preprocess.ceiling import ceiling_of
 from braindecode_pipe.preprocess.scratch import Scratch
@@ -24,6 +24,7 @@ from braindecode_pipe.preprocess.trials import (
     Trials,
     decomposed,
     orthonormal,
+    refuse_too_many,
     residual,
     trials_of,
 )
@@ -138,8 +139,8 @@ def run(
         rows = np.flatnonzero(event_good & trials.fit_rows & (trials.stimulus != ""))
         ceiling = ceiling_of(values, rows, trials.stimulus[rows])
         qc["noise_ceiling"] = (("sensor",), np.where(good, ceiling, np.nan).astype(np.float32))
-        steps.append("one beta per trial, in percent of the mean of its sensor"
-                     if section.glm.percent else "one beta per trial, in the units of the series")  # fmt: skip
+        unit = "percent of the mean of its sensor" if section.glm.percent else "units of the series"
+        steps.append(f"one beta per trial, in {unit}")
         stack.pop_all()  # the caller closes it
         return Responses(values, list(trials.event), event_good, good, qc)
 
@@ -209,32 +210,17 @@ def lss(design: np.ndarray, nuisance: np.ndarray, condition: np.ndarray) -> Esti
     return Estimator(weights, decomposed(projected, size)[0])
 
 
-def refuse_too_many(n_trials: int, n_free: int) -> None:
-    """Raise where one regressor per trial is more than the volumes can tell apart.
-
-    Raises
-    ------
-    EventError : more trials than good volumes less nuisance terms
-    """
-    if n_trials >= n_free:
-        raise EventError(
-            "more trials than the volumes can tell apart",
-            expected=f"fewer than {n_free} trials: one good volume or more per trial, beyond the "
-            "drift terms and confounds",
-            found=f"{n_trials} trials",
-            remedy='preprocess.bold.responses = "lss" or "series", or fewer confounds',
-        )
-
-
 def _levels(
     series: Scratch, good: np.ndarray, trials: Trials, section: GlmSection
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (n_sensors,) over the good volumes, and which sensors are good.
+    """Mean (n_sensors,) over the volumes that fits may see, and which sensors are good.
 
-    A sensor that does not vary over the good volumes is not good, nor, where betas are in percent,
+    Where those are fewer than three, it is over all good volumes. A sensor that does not vary over them is not good, nor, where betas are in percent,
     one whose mean is not above its standard deviation.
     """
-    kept = np.flatnonzero(trials.time_good)
+    kept = np.flatnonzero(trials.fit_times)
+    if len(kept) < 3:
+        kept = np.flatnonzero(trials.time_good)
     if len(kept) < 3:
         raise DataError(
             "too few good volumes for a model", expected="3 or more", found=str(len(kept))
@@ -293,12 +279,13 @@ def _least_squares(
             else lss(design, nuisance, condition)
         )  # fmt: skip
     made = [e for e in estimators if e is not None]
-    event_good = trials.covered()
+    event_good = trials.covered(trials.time_good)
     for estimator in made:
         event_good &= np.isfinite(estimator.weights).all(axis=1)
     for estimator in made:
         estimator.weights[~event_good] = np.nan
     q, r2 = orthonormal(nuisance), np.full(len(good), np.nan, np.float32)
+    gain = 100 / means if section.glm.percent else np.ones(len(means))
     for columns in series.column_blocks():
         here = np.flatnonzero(good[columns])
         betas = np.zeros((len(trials), columns.stop - columns.start), np.float32)
@@ -306,11 +293,10 @@ def _least_squares(
         block = series.read(columns=columns)[kept]
         for number in np.unique(index[columns][here]):
             chosen = here[index[columns][here] == number]
-            y = block[:, chosen].astype(float) - means[columns][chosen]
+            y = (block[:, chosen] - means[columns][chosen]) * gain[columns][chosen]
             total = (y**2).sum(axis=0) - ((q.T @ y) ** 2).sum(axis=0)
             explained = ((estimators[number].basis.T @ y) ** 2).sum(axis=0)
-            found = estimators[number].weights @ y
-            betas[:, chosen] = 100 * found / means[columns][chosen] if section.glm.percent else found
+            betas[:, chosen] = estimators[number].weights @ y
             r2[columns.start + chosen] = explained / total
         values.write(0, columns.start, betas)
     qc: QC = {"r2": (("sensor",), r2)}

@@ -1,4 +1,4 @@
-"""Haemodynamic responses: the canonical shapes of Nilearn, a library of 20, regressors of trials."""
+"""Haemodynamic responses: Nilearn's canonical shapes, a library of 20, regressors of trials."""
 
 from __future__ import annotations
 

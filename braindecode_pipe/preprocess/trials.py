@@ -64,14 +64,14 @@ class Trials:
         duration = float(np.median(self.duration))
         return [hrf.with_peak(shape, duration, self.frame_times) for shape in shapes]
 
-    def covered(self) -> np.ndarray:
-        """(n_events,) bool: the good volumes hold a quarter of the response or more.
+    def covered(self, times: np.ndarray) -> np.ndarray:
+        """(n_events,) bool: the volumes ``times`` hold a quarter of the response or more.
 
         The share is of the sum of squares that the regressor (``glover``) would have, had the
         recording gone on and were all of its volumes good.
         """
         kernel = hrf.canonical("glover", self.frame_times)
-        held = (self.regressors(kernel)[self.time_good] ** 2).sum(axis=0)
+        held = (self.regressors(kernel)[times] ** 2).sum(axis=0)
         whole = hrf.response_energy(self.onset, self.duration, kernel, self.frame_times)
         early = self.onset < self.frame_times[0] + hrf.MIN_ONSET
         return (held >= _LEAST_SHARE * whole) & ~early
@@ -176,6 +176,23 @@ def decomposed(
     u, s, vt = np.linalg.svd(projected, full_matrices=False)
     kept = s > TOLERANCE * max(size, float(s.max(initial=0.0)))
     return u[:, kept], s[kept], vt[kept]
+
+
+def refuse_too_many(n_trials: int, n_free: int) -> None:
+    """Raise where one regressor per trial is more than the volumes can tell apart.
+
+    Raises
+    ------
+    EventError : more trials than good volumes less nuisance terms
+    """
+    if n_trials >= n_free:
+        raise EventError(
+            "more trials than the volumes can tell apart",
+            expected=f"fewer than {n_free} trials: one good volume or more per trial, beyond the "
+            "drift terms and confounds",
+            found=f"{n_trials} trials",
+            remedy='preprocess.bold.responses = "lss" or "series", or fewer confounds',
+        )
 
 
 def _stimuli(events: pd.DataFrame, section: GlmSection) -> tuple[np.ndarray, np.ndarray]:

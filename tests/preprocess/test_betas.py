@@ -1,4 +1,4 @@
-"""Single-trial betas: equal to Nilearn's, whatever the design; what cannot be estimated is named."""
+"""Single-trial betas: equal to Nilearn's; what the volumes cannot tell is named."""
 
 from __future__ import annotations
 
