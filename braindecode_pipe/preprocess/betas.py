@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import DataError
-from braindecode_pipe.preprocess import hrf
+from braindecode_pipe.preprocess import glmsingle, hrf
+from braindecode_pipe.preprocess.candidates import Run
 from braindecode_pipe.preprocess.ceiling import ceiling_of
 from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.preprocess.shapes import best_shapes
@@ -122,17 +123,15 @@ def run(
     """
     frame_times = first_time + t_r * np.arange(series.shape[0])
     trials = trials_of(events, section.glm, confounds, time_good, frame_times, steps, fit_extents)
-    means, good = _levels(series, good, trials, section.glm)
+    means, gain, good = _levels(series, good, trials, section.glm)
+    recording = Run(series, trials, means, gain)
     values = Scratch(out, (len(trials), series.shape[1]), np.float32)
     with ExitStack() as stack:
         stack.enter_context(values)
         if section.responses == "glmsingle":
-            from braindecode_pipe.preprocess import glmsingle
-
-            event_good, qc = glmsingle.estimate(series, good, means, trials, section.glm, values,
-                                                steps)  # fmt: skip
+            event_good, qc = glmsingle.estimate(recording, good, section.glm, values, steps)
         else:
-            event_good, qc = _least_squares(series, good, means, trials, section, values, steps)
+            event_good, qc = _least_squares(recording, good, section, values, steps)
         if not event_good.all():
             steps.append(f"{int((~event_good).sum())} of {len(trials)} trials have no beta: the "
                          "good volumes do not determine it")  # fmt: skip
@@ -212,11 +211,12 @@ def lss(design: np.ndarray, nuisance: np.ndarray, condition: np.ndarray) -> Esti
 
 def _levels(
     series: Scratch, good: np.ndarray, trials: Trials, section: GlmSection
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (n_sensors,) over the volumes that fits may see, and which sensors are good.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (n_sensors,) over the volumes that fits may see; gain; which sensors are good.
 
-    Where those are fewer than three, it is over all good volumes. A sensor that does not vary over them is not good, nor, where betas are in percent,
-    one whose mean is not above its standard deviation.
+    Where those are fewer than three, it is over all good volumes. A sensor that does not vary over
+    them is not good, nor, where betas are in percent, one whose mean is not above its standard
+    deviation.
     """
     kept = np.flatnonzero(trials.fit_times)
     if len(kept) < 3:
@@ -240,66 +240,64 @@ def _levels(
                 remedy="preprocess.bold.glm.percent = false",
             )
         usable = level
-    return means, usable
+    gain = np.ones(len(means))
+    if section.percent:
+        gain[usable] = 100 / means[usable]
+    return means, gain, usable
 
 
 def _least_squares(
-    series: Scratch,
-    good: np.ndarray,
-    means: np.ndarray,
-    trials: Trials,
-    section: BoldSection,
-    values: Scratch,
-    steps: list[str],
+    recording: Run, good: np.ndarray, section: BoldSection, values: Scratch, steps: list[str]
 ) -> tuple[np.ndarray, QC]:
     """LSA or LSS to ``values``; which trials are determined, and quality numbers."""
+    trials = recording.trials
     name = section.glm.hrf or "glover"
     kept = np.flatnonzero(trials.time_good)
-    nuisance = trials.nuisance[kept]
-    condition = trials.condition
-    if section.responses == "lsa":
-        refuse_too_many(len(trials), len(kept) - orthonormal(nuisance).shape[1])
-    elif section.glm.lss_others == "together":
-        condition = np.full(len(trials), "")
     if name == "library":
         kernels = trials.kernels(name)
-        index, _ = best_shapes([series], good, [trials], [kernels])
+        index, _ = best_shapes([recording.series], good, [trials], [kernels])
         steps.append(f"response shape: per sensor the best of {len(kernels)}")
     else:
         kernels, index = [hrf.canonical(name, trials.frame_times)], np.zeros(len(good), int)
         steps.append(f"response shape: {name}")
-    steps.append({"lsa": "least squares, all trials at once", "lss": "least squares, one model "
-                  "per trial"}[section.responses])  # fmt: skip
-    estimators = []
-    for number, kernel in enumerate(kernels):
-        design = trials.regressors(kernel)[kept] if (index == number).any() else None
-        estimators.append(
-            None if design is None
-            else lsa(design, nuisance) if section.responses == "lsa"
-            else lss(design, nuisance, condition)
-        )  # fmt: skip
-    made = [e for e in estimators if e is not None]
+    how = "all trials at once" if section.responses == "lsa" else "one model per trial"
+    steps.append(f"least squares, {how}")
+    made = {
+        number: _estimator(trials.regressors(kernels[number])[kept], trials, kept, section)
+        for number in np.unique(index[good])
+    }
     event_good = trials.covered(trials.time_good)
-    for estimator in made:
+    for estimator in made.values():
         event_good &= np.isfinite(estimator.weights).all(axis=1)
-    for estimator in made:
+    for estimator in made.values():
         estimator.weights[~event_good] = np.nan
-    q, r2 = orthonormal(nuisance), np.full(len(good), np.nan, np.float32)
-    gain = 100 / means if section.glm.percent else np.ones(len(means))
-    for columns in series.column_blocks():
+    q, r2 = orthonormal(trials.nuisance[kept]), np.full(len(good), np.nan, np.float32)
+    for columns in recording.series.column_blocks():
         here = np.flatnonzero(good[columns])
         betas = np.zeros((len(trials), columns.stop - columns.start), np.float32)
         betas[~event_good] = np.nan
-        block = series.read(columns=columns)[kept]
-        for number in np.unique(index[columns][here]):
-            chosen = here[index[columns][here] == number]
-            y = (block[:, chosen] - means[columns][chosen]) * gain[columns][chosen]
+        block = recording.read(columns, here, kept, float)
+        shapes = index[columns][here]
+        for number in np.unique(shapes):
+            chosen = here[shapes == number]
+            y = block[:, shapes == number]
             total = (y**2).sum(axis=0) - ((q.T @ y) ** 2).sum(axis=0)
-            explained = ((estimators[number].basis.T @ y) ** 2).sum(axis=0)
-            betas[:, chosen] = estimators[number].weights @ y
+            betas[:, chosen] = made[number].weights @ y
+            explained = ((made[number].basis.T @ y) ** 2).sum(axis=0)
             r2[columns.start + chosen] = explained / total
         values.write(0, columns.start, betas)
     qc: QC = {"r2": (("sensor",), r2)}
     if name == "library":
         qc["hrf_index"] = (("sensor",), np.where(good, index, -1).astype(np.int64))
     return event_good, qc
+
+
+def _estimator(
+    design: np.ndarray, trials: Trials, kept: np.ndarray, section: BoldSection
+) -> Estimator:
+    nuisance = trials.nuisance[kept]
+    if section.responses == "lsa":
+        refuse_too_many(len(trials), len(kept) - orthonormal(nuisance).shape[1])
+        return lsa(design, nuisance)
+    together = section.glm.lss_others == "together"
+    return lss(design, nuisance, np.full(len(trials), "") if together else trials.condition)

@@ -22,7 +22,6 @@ from braindecode_pipe.preprocess.trials import (
     refuse_too_many,
     residual,
 )
-from braindecode_pipe.recipe import GlmSection
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,23 @@ class Run:
     series : Scratch (n_times, n_sensors)
     trials : Trials
     means : (n_sensors,) over the volumes that fits may see
+    gain : (n_sensors,), of the unit of the betas: 100 / means for percent
     """
 
     series: Scratch
     trials: Trials
     means: np.ndarray
+    gain: np.ndarray
+
+    def read(
+        self, columns: slice, here: np.ndarray, kept: np.ndarray, dtype: type = np.float32
+    ) -> np.ndarray:
+        """Sensors ``here`` of a block on the volumes ``kept``, centred, in the unit of the betas.
+
+        (n_kept, n_here)
+        """
+        values = self.series.read(columns=columns)[np.ix_(kept, here)]
+        return ((values - self.means[columns][here]) * self.gain[columns][here]).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -86,10 +97,9 @@ class Problem:
         self,
         runs: Sequence[Run],
         good: np.ndarray,
-        section: GlmSection,
         kernels: Sequence[Sequence[Kernel]],
     ) -> None:
-        self.runs, self.good, self.section, self.kernels = runs, good, section, kernels
+        self.runs, self.good, self.kernels = runs, good, kernels
         self.kept = [np.flatnonzero(run.trials.fit_times) for run in runs]
         self.rows = [
             run.trials.fit_rows & determined(run.trials, run.trials.fit_times, shapes[0])
@@ -114,7 +124,7 @@ class Problem:
     def predictability(self, index: np.ndarray, repeats: Repeats) -> np.ndarray:
         """Cross-validated R2 (n_sensors,) of betas, about zero: the common response counts."""
         score = np.full(len(self.good), np.nan)
-        for sensors, designs, y in self._groups(index, None):
+        for sensors, designs, y in self.groups(index, None):
             betas = _stacked(d.betas(d.u.T @ part) for d, part in zip(designs, y))
             error, total = repeats.errors(betas, betas)
             score[sensors] = 1 - error / np.where(total > 0, total, np.nan)
@@ -129,7 +139,7 @@ class Problem:
         """
         n = min(part.shape[1] for part in components)
         scores = np.full((n + 1, len(self.good)), np.nan)
-        for sensors, designs, y in self._groups(index, [part[:, :n] for part in components]):
+        for sensors, designs, y in self.groups(index, [part[:, :n] for part in components]):
             target = None
             for number, parts in enumerate(
                 zip(*(design.nested(part) for design, part in zip(designs, y)), strict=False)
@@ -152,7 +162,7 @@ class Problem:
         found = np.zeros((5, len(self.good)))
         found[[0, 2]] = 1
         found[4] = np.nan
-        for sensors, designs, y in self._groups(index, components, absorbed=True):
+        for sensors, designs, y in self.groups(index, components, absorbed=True):
             rotated = [design.u.T @ part for design, part in zip(designs, y)]
             whole = _stacked(d.betas(z) for d, z in zip(designs, rotated))
             grid = fracridge.penalties(np.concatenate([design.s for design in designs]))
@@ -173,7 +183,7 @@ class Problem:
             found[2, sensors], found[3, sensors] = _rescaled(kept, whole)
         return tuple(found)
 
-    def _groups(
+    def groups(
         self,
         index: np.ndarray,
         components: Sequence[np.ndarray] | None,
@@ -193,8 +203,7 @@ class Problem:
             if not len(here):
                 continue
             blocks = [
-                read_block(run, columns, here, kept, self.section)
-                for run, kept in zip(self.runs, self.kept)
+                run.read(columns, here, kept) for run, kept in zip(self.runs, self.kept)
             ]
             shapes = index[columns][here]
             for shape in np.unique(shapes):
@@ -275,13 +284,3 @@ def _stacked(parts: Iterable[np.ndarray]) -> np.ndarray:
 def block_length(n_rows: int) -> int:
     """Sensors of a block that needs ``n_rows`` float32 numbers for each."""
     return max(1, 4 * BLOCK_BYTES // (4 * n_rows))
-
-
-def read_block(
-    run: Run, columns: slice, here: np.ndarray, kept: np.ndarray, section: GlmSection
-) -> np.ndarray:
-    """Good sensors of a block on some volumes, without their mean, (n_kept, n) float32."""
-    values = run.series.read(columns=columns)[kept][:, here]
-    means = run.means[columns][here]
-    gain = 100 / means if section.percent else np.ones(len(here))
-    return ((values - means) * gain).astype(np.float32)

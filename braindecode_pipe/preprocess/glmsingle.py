@@ -40,11 +40,10 @@ from braindecode_pipe.preprocess.candidates import (
     block_length,
     design_of,
     determined,
-    read_block,
 )
 from braindecode_pipe.preprocess.scratch import Scratch, slices
 from braindecode_pipe.preprocess.shapes import best_shapes
-from braindecode_pipe.preprocess.trials import Trials, orthonormal, refuse_too_many, residual
+from braindecode_pipe.preprocess.trials import orthonormal, refuse_too_many, residual
 from braindecode_pipe.recipe import GlmSection
 
 # Fewest trials with a repeat that are enough to choose anything by cross-validation.
@@ -76,23 +75,14 @@ class Parameters:
 
 
 def estimate(
-    series: Scratch,
-    good: np.ndarray,
-    means: np.ndarray,
-    trials: Trials,
-    section: GlmSection,
-    values: Scratch,
-    steps: list[str],
+    run: Run, good: np.ndarray, section: GlmSection, values: Scratch, steps: list[str]
 ) -> tuple[np.ndarray, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
-    """The chain on one recording, learned from itself as far as its ``fit_times`` and
-    ``fit_rows`` allow.
+    """The chain on one recording, learned from itself as far as it may be looked at.
 
     Parameters
     ----------
-    series : Scratch (n_times, n_sensors)
+    run : Run
     good : (n_sensors,) bool
-    means : (n_sensors,) over the good volumes
-    trials : Trials
     section : GlmSection
     values : Scratch (n_events, n_sensors), gets the betas
     steps : list of str, what was done is appended
@@ -105,7 +95,6 @@ def estimate(
     ------
     EventError : more trials than the volumes can tell apart
     """
-    run = Run(series, trials, means)
     found = fit([run], good, section, steps)
     event_good, r2 = apply(run, found, good, section, values)
 
@@ -146,7 +135,7 @@ def fit(
     n_sensors = len(good)
     name = section.hrf or "library"
     kernels = [run.trials.kernels(name) for run in runs]
-    problem = Problem(runs, good, section, kernels)
+    problem = Problem(runs, good, kernels)
     index, r2 = best_shapes([run.series for run in runs], good, [run.trials for run in runs],
                             kernels)  # fmt: skip
     steps.append(f"response shape: per sensor the best of {len(kernels[0])}"
@@ -221,7 +210,7 @@ def apply(
         betas[~event_good] = np.nan
         here = np.flatnonzero(good[columns])
         if len(here):
-            y = read_block(run, columns, here, kept, section)
+            y = run.read(columns, here, kept)
         for shape in np.unique(found.hrf_index[columns][here]):
             if shape not in designs:
                 designs[shape] = design_of(trials, kernels[shape], kept, event_good, nuisance)
