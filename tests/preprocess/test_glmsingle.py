@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import brentq
+from threadpoolctl import threadpool_limits
 
 from braindecode_pipe.preprocess import betas, denoise, fracridge, glmsingle, hrf
 from braindecode_pipe.preprocess.candidates import Problem, Run
@@ -17,6 +18,13 @@ from braindecode_pipe.preprocess.trials import trials_of
 from braindecode_pipe.recipe import BoldSection, GlmSection
 
 T_R = 2.0
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the executor does: threads of BLAS that wait for one another cost most of the time."""
+    with threadpool_limits(1):
+        yield
 
 
 @dataclass
