@@ -202,9 +202,7 @@ class Problem:
             here = np.flatnonzero(self.good[columns])
             if not len(here):
                 continue
-            blocks = [
-                run.read(columns, here, kept) for run, kept in zip(self.runs, self.kept)
-            ]
+            blocks = [run.read(columns, here, kept) for run, kept in zip(self.runs, self.kept)]
             shapes = index[columns][here]
             for shape in np.unique(shapes):
                 if shape not in made:
@@ -269,7 +267,7 @@ def determined(trials: Trials, times: np.ndarray, kernel: Kernel) -> np.ndarray:
 def _rescaled(shrunk: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scale and offset (n_sensors,) that fit ``shrunk`` to ``whole``; 1 and 0 if it would flip."""
     mean, target = shrunk.mean(axis=0, dtype=float), whole.mean(axis=0, dtype=float)
-    centred = shrunk - mean
+    centred = shrunk - mean  # double precision
     power = (centred**2).sum(axis=0)
     scale = (centred * (whole - target)).sum(axis=0) / np.where(power > 0, power, 1)
     scale = np.where(power > 0, scale, 1.0)

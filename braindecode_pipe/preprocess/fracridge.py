@@ -52,7 +52,8 @@ def squared_lengths(
     """
     s = np.asarray(singular_values, float)
     weights = (s / (s**2 + alphas[:, None])) ** 2
-    return weights.astype(rotated.dtype) @ rotated**2
+    # In double precision: squares of small units would leave the range of single.
+    return weights @ rotated.astype(float) ** 2
 
 
 def alphas_of(lengths: np.ndarray, alphas: np.ndarray, fractions: np.ndarray) -> np.ndarray:

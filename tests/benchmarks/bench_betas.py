@@ -63,12 +63,13 @@ def ours(folder: Path, responses: str, quick: bool) -> np.ndarray:
     from braindecode_pipe.recipe import BoldSection
 
     n_trials, n_times, n_voxels = sizes(quick)
-    values = np.load(folder / "series.npy", mmap_mode="r")
     section = BoldSection.model_validate({"responses": responses})
-    with scratch.Scratch(folder / "x.zarr", values.shape, np.float32) as source:
-        for rows in source.row_blocks():
-            source.write(rows.start, 0, values[rows])
-        del values
+    with (
+        scratch.Scratch(folder / "x.zarr", (n_times, n_voxels), np.float32) as source,
+        open(folder / "series.f32", "rb") as file,
+    ):
+        for row in range(n_times):
+            source.write(row, 0, np.fromfile(file, np.float32, n_voxels)[None])
         before, start = memory(), time.perf_counter()
         with betas.run(
             source, np.ones(n_voxels, bool), section, design(n_trials, n_times),
@@ -81,8 +82,8 @@ def ours(folder: Path, responses: str, quick: bool) -> np.ndarray:
 def nilearn(folder: Path, responses: str, quick: bool) -> np.ndarray:
     from nilearn.glm.first_level import make_first_level_design_matrix, run_glm
 
-    n_trials, n_times, _ = sizes(quick)
-    y = np.load(folder / "series.npy")
+    n_trials, n_times, n_voxels = sizes(quick)
+    y = np.fromfile(folder / "series.f32", np.float32).reshape(n_times, n_voxels)
     events = design(n_trials, n_times)[["onset", "duration", "trial_type"]]
     frame_times, found = T_R * np.arange(n_times), []
     before, start = memory(), time.perf_counter()
@@ -135,7 +136,7 @@ def main() -> None:
     print(f"{n_trials} trials, {n_times} volumes, {n_voxels} voxels, 6 confounds, one thread")
     with tempfile.TemporaryDirectory(dir=given.place) as temporary:
         folder = Path(temporary)
-        np.save(folder / "series.npy", series(n_times, n_voxels))
+        series(n_times, n_voxels).tofile(folder / "series.f32")
         for responses in ("lsa", "lss"):
             # Interleaved, so that other work on the machine meets both.
             first = measure(folder, "ours", responses, given.quick)

@@ -301,6 +301,18 @@ def test_chain_finds_planted_responses_better_than_lsa_and_lss(estimate):
     assert 0.6 < slope < 1.2
 
 
+@pytest.mark.parametrize("scale", [2.0**-43, 2.0**20])  # without rounding
+def test_chain_does_not_depend_on_the_unit(estimate, scale):
+    data = simulate(n_sensors=30)
+    values = data.values * np.float32(scale)
+    for percent, factor in ((True, 1.0), (False, scale)):
+        expected, before = estimate(data.values, data.events, percent=percent)
+        found, after = estimate(values, data.events, percent=percent)
+        np.testing.assert_array_equal(found, expected * np.float32(factor))
+        for name, (_, quality) in before.qc.items():
+            np.testing.assert_allclose(after.qc[name][1], quality, rtol=1e-5)
+
+
 @pytest.mark.parametrize("structured", [0.0, 1.5])
 def test_on_noise_nothing_looks_reliable(estimate, structured):
     """Over designs: within one design, repeats that come close in time share noise."""
