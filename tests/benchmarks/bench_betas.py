@@ -103,12 +103,15 @@ def nilearn(folder: Path, responses: str, quick: bool) -> np.ndarray:
 
 
 def memory() -> float:
-    """Largest resident memory so far [MB]."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Resident memory now [MB]."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * resource.getpagesize() / 2**20
 
 
 def report(start: float, before: float) -> None:
-    print(time.perf_counter() - start, max(0.0, memory() - before), time.process_time())
+    """Seconds, and memory [MB] at the peak of the process beyond ``before``: an upper bound."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(time.perf_counter() - start, peak - before)
 
 
 def measure(folder: Path, who: str, responses: str, quick: bool) -> tuple[float, float]:
