@@ -3,6 +3,11 @@
 A beta is linear in the time series, so that each estimator is a matrix of weights (event, time),
 made once from the design, times the series, block of sensors by block. ``lsa`` and ``lss`` are
 here; the longer chain is in ``glmsingle``.
+
+The unit of a beta is that of its regressor. With the canonical shapes it is Nilearn's, whose
+kernels sum to 1, so that a beta is what Nilearn calls the effect size. With the library, and in the
+longer chain, the response to an event of the recording's median duration peaks at 1, so that a
+beta in percent is the change of the signal at its peak.
 """
 
 from __future__ import annotations

@@ -230,36 +230,26 @@ class EmegSection(Section):
 
 
 class GlmSection(Section):
-    """Single-trial betas: one regressor per event that presents a stimulus.
-
-    The regressors of ``spm`` and ``glover`` are Nilearn's, so that a beta is what Nilearn calls the
-    effect; those of the library peak at 1 for an event of the recording's median duration.
-    """
+    """Single-trial betas: one regressor per event that presents a stimulus."""
 
     hrf: Literal["spm", "glover", "library"] | None = Field(
-        None, description="response shape; library: the best of 20 per sensor; none: glover, and "
-        "library with glmsingle"
-    )  # fmt: skip
+        None, description="none: glover; with glmsingle the library, the best of 20 per sensor"
+    )
     high_pass: float | None = Field(0.01, gt=0, description="cosine drift terms [Hz]")
     lss_others: Literal["condition", "together"] = Field(
-        "condition", description="lss: the other trials as one regressor per trial_type, or as one"
+        "condition", description="lss: the other trials in one regressor per trial_type, or in one"
     )
     nuisance_events: list[str] = Field(
-        [], description="trial types without stimulus that get a regressor (button presses); "
-        "other events without stimulus belong to the baseline"
-    )  # fmt: skip
-    noise_components: int = Field(
-        10, ge=0, description="glmsingle: most components of noise voxels that are tried"
+        [], description="trial types without stimulus that get a regressor; others are baseline"
     )
+    noise_components: int = Field(10, ge=0, description="glmsingle: most that are tried")
     fallback_components: int = Field(
-        5, ge=0, description="glmsingle: their number where no stimulus repeats, so that nothing "
-        "can be cross-validated"
-    )  # fmt: skip
-    fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(
-        [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05],
-        min_length=1,
-        description="glmsingle: fractions of the unregularised length that ridge may keep",
+        5, ge=0, description="glmsingle: their number where no stimulus repeats"
     )
+    fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05], min_length=1,
+        description="glmsingle: fractions of the unregularised length that ridge may keep",
+    )  # fmt: skip
     target: str = Field(
         "", description="target of [plan.stimuli] whose repeats cross-validate; default: the first"
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import brentq
 from threadpoolctl import threadpool_limits
 
-from braindecode_pipe.preprocess import betas, denoise, fracridge, glmsingle, hrf
+from braindecode_pipe.preprocess import betas, denoise, glmsingle, hrf
 from braindecode_pipe.preprocess.candidates import Problem, Run
-from braindecode_pipe.preprocess.repeats import Repeats
 from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.preprocess.trials import trials_of
 from braindecode_pipe.recipe import BoldSection, GlmSection
@@ -132,64 +131,6 @@ def split_half(found: np.ndarray, events: pd.DataFrame) -> np.ndarray:
 
 
 # Parts
-
-
-def test_fractions_are_the_lengths_that_they_name():
-    rng = np.random.default_rng(0)
-    s = np.r_[30.0, 4.0, 1.0, 0.02]
-    rotated = rng.standard_normal((4, 50))
-    grid = fracridge.penalties(s)
-    fractions = np.array([1.0, 0.9, 0.5, 0.1, 0.05])
-    lengths = fracridge.squared_lengths(rotated, s, grid)
-    found = fracridge.alphas_of(lengths, grid, fractions)
-
-    def length(alpha, column):
-        return np.linalg.norm(s * rotated[:, column] / (s**2 + alpha))
-
-    assert not found[0].any()
-    for column in range(50):
-        whole = length(0.0, column)
-        for fraction, alpha in zip(fractions[1:], found[1:, column]):
-            exact = brentq(lambda a, c=column, g=fraction, w=whole: length(a, c) - g * w, 0, 1e9)
-            assert alpha == pytest.approx(exact, rel=0.05)
-            assert length(alpha, column) == pytest.approx(fraction * whole, rel=0.01)
-    kept = np.linalg.norm(fracridge.shrunk(rotated, s, found[2]), axis=0)
-    np.testing.assert_allclose(kept, 0.5 * np.linalg.norm(rotated / s[:, None], axis=0), rtol=0.01)
-
-
-@pytest.mark.parametrize("scale", [2.0**-43, 2.0**20])
-def test_fractions_do_not_depend_on_the_unit(scale):
-    rotated = np.random.default_rng(0).standard_normal((3, 9))
-    s, fractions = np.array([3.0, 1.0, 0.5]), np.array([0.7, 0.2])
-    grid = fracridge.penalties(s)
-    expected = fracridge.alphas_of(fracridge.squared_lengths(rotated, s, grid), grid, fractions)
-    lengths = fracridge.squared_lengths(scale * rotated, s, grid)
-    np.testing.assert_array_equal(fracridge.alphas_of(lengths, grid, fractions), expected)
-    zeros = fracridge.squared_lengths(0 * rotated, s, grid)
-    assert not fracridge.alphas_of(zeros, grid, fractions).any()
-
-
-def test_predictions_from_repeats_equal_a_loop():
-    stimulus = np.array(["a", "b", "a", "", "c", "a", "b", "b", "", "d", "d", "d"])
-    recording = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
-    values = np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32)
-    repeats = Repeats.of(stimulus, recording)
-    expected = {}
-    for j, name in enumerate(stimulus):
-        same = [i for i in range(12) if i != j and name and stimulus[i] == name]
-        elsewhere = [i for i in same if recording[i] != recording[j]]
-        others = elsewhere or same
-        if others:
-            expected[j] = values[others].mean(axis=0)
-    assert list(repeats.rows) == list(expected)
-    means = np.stack(list(expected.values()))
-    np.testing.assert_allclose(repeats.predict(values), means, rtol=1e-5)
-    error, total = repeats.errors(values, values)
-    wanted = values[repeats.rows]
-    np.testing.assert_allclose(total, (wanted**2).sum(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(error, ((wanted - means) ** 2).sum(axis=0), rtol=1e-5)
-    assert not len(Repeats.of(np.array(["a", "b", ""]), np.zeros(3, int)).rows)
-    assert not len(Repeats.of(np.array([], object), np.zeros(0, int)).rows)
 
 
 def test_betas_with_components_equal_a_refit(make_run):
@@ -322,6 +263,24 @@ def test_on_noise_nothing_looks_reliable(estimate, structured):
         found.append(split_half(estimate(data.values, data.events)[0], data.events).mean())
     assert abs(np.mean(found)) < 4 * np.std(found, ddof=1) / np.sqrt(len(found))
     assert abs(np.mean(found)) < 0.1
+
+
+def test_memory_does_not_grow_with_the_sensors(make_run, monkeypatch):
+    """Beyond a few numbers for each: data and betas are held for a block of them."""
+    data = simulate(n_stimuli=40, n_sensors=2)
+    rng = np.random.default_rng(0)
+    values = 1000 + 10 * rng.standard_normal((len(data.values), 1200), dtype=np.float32)
+    monkeypatch.setattr("braindecode_pipe.preprocess.scratch.BLOCK_BYTES", 2**19)
+    monkeypatch.setattr("braindecode_pipe.preprocess.candidates.BLOCK_BYTES", 2**17)
+    peaks = []
+    for n in (300, 1200):
+        run = make_run(values[:, :n], data.events)
+        tracemalloc.start()
+        glmsingle.fit([run], np.ones(n, bool), GlmSection(hrf="glover"), [])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 900 * 8 * 60  # 60 numbers per sensor
+    assert peaks[1] - peaks[0] < values.nbytes / 4
 
 
 def test_shapes_of_the_library_are_found_without_noise(estimate):
