@@ -89,10 +89,10 @@ def choose_sensors(job: Job, volumes: Volumes, counts: np.ndarray | None) -> Sen
         ijk = np.argwhere(mask)
         affine = np.asarray(image.affine, float)
         place = (ijk @ affine[:3, :3].T + affine[:3, 3]) / 1000
-        names = voxel_name(ijk)
 
         def coords(good: np.ndarray) -> dict[str, Any]:
-            return sensor_coords(names, "voxel", "a.u.", place, good=good, ijk=ijk.astype(np.int64))
+            return sensor_coords(voxel_name(ijk), "voxel", "a.u.", place, good=good,
+                                 ijk=ijk.astype(np.int64))  # fmt: skip
 
         grid = {"affine": affine.tolist(), "grid_shape": [int(n) for n in image.shape[:3]]}
 

@@ -15,6 +15,8 @@ _CARPET_SENSORS = 400
 _ROWS = 64
 # What is left of a series that the regressors explain: rounding errors of float32.
 _NOTHING_LEFT = 1e-5
+# Regressors that explain more than the rest by this factor are removed twice.
+_STRONG = 10.0
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,16 @@ class Cleaner:
         """
         if self.section.low_pass is not None:
             values[:] = self._low_passed(values.astype(float))
-        before = _mean_square(values[self.fitted])
+        before = self._energy(values)
+        after = before
         if self.projection is not None:
             self.projection.remove(values)
-        after = _mean_square(values if self.fitted.all() else values[self.fitted])
+            after = self._energy(values)
+            if (before > _STRONG**2 * after).any():
+                # "Twice is enough" (Giraud et al. 2005): so that float32 leaves nothing of
+                # regressors that are much stronger than the rest.
+                self.projection.remove(values)
+                after = self._energy(values)
         left = after > before * _NOTHING_LEFT**2
         if self.section.standardize:
             n = int(self.fitted.sum())
@@ -115,6 +123,9 @@ class Cleaner:
                 gain = np.where(left, 1 / np.sqrt(after * (n / (n - 1))), 0.0)
             values *= gain.astype(values.dtype)
         return left
+
+    def _energy(self, values: np.ndarray) -> np.ndarray:
+        return _mean_square(values if self.fitted.all() else values[self.fitted])
 
     def _low_passed(self, values: np.ndarray) -> np.ndarray:
         """Nilearn's order: scrubbed volumes interpolated, trend removed, Butterworth filter.

@@ -59,16 +59,10 @@ class Projection:
         return self.basis.shape[1]
 
     def remove(self, values: np.ndarray) -> None:
-        """Subtract the regression from values (n_times, n_sensors), in place.
-
-        Twice, so that float32 leaves nothing of regressors that are much stronger than the rest
-        (Giraud et al. 2005, "twice is enough").
-        """
+        """Subtract the regression from values (n_times, n_sensors), in place."""
         basis = np.ascontiguousarray(self.basis.T, values.dtype)
         columns = np.ascontiguousarray(self.columns, values.dtype)
-        whole = self.fitted.all()
-        for _ in range(2):
-            values -= columns @ (basis @ (values if whole else values[self.fitted]))
+        values -= columns @ (basis @ (values if self.fitted.all() else values[self.fitted]))
 
 
 def trend(n_times: int) -> np.ndarray:

@@ -93,7 +93,7 @@ def extract(
         if smoothing_fwhm is not None:
             smoother = Smoother(volumes, smoothing_fwhm, excluded)
         fresh = np.zeros(volumes.n_voxels, bool)
-        for start, raw in volumes.slabs(keep=mixes):
+        for start, raw in volumes.slabs():
             if mixes:
                 fresh |= ~np.isfinite(raw).all(axis=0)
             if smoother is None:

@@ -226,7 +226,8 @@ def to_img(values: np.ndarray, signal: Any) -> nibabel.Nifti1Image:
 
 def voxel_name(ijk: np.ndarray) -> list[str]:
     """Names of voxels from their grid indices (n_voxels, 3): ``012-003-000``."""
-    return [f"{i:03d}-{j:03d}-{k:03d}" for i, j, k in ijk]
+    text = [f"{i:03d}" for i in range(int(ijk.max(initial=0)) + 1)]
+    return [f"{text[i]}-{text[j]}-{text[k]}" for i, j, k in ijk.tolist()]
 
 
 def _unscaled(values: np.ndarray, store: Any, axis: int) -> np.ndarray:
