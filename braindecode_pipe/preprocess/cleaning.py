@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from braindecode_pipe.errors import LeakageError
 from braindecode_pipe.preprocess.regression import Projection, drift, refuse_few, trend
 from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.recipe import BoldSection
@@ -71,6 +72,14 @@ class Cleaner:
 
     def __post_init__(self) -> None:
         n_times, section = len(self.time_good), self.section
+        if self.divided and section.low_pass is not None and section.responses == "series":
+            raise LeakageError(
+                "a low-pass filter reaches from what is tested on into what is trained on",
+                file=str(self.file),
+                expected="recordings that are trained on, or tested on, as a whole",
+                found="low_pass, and a split that divides the recording",
+                remedy='preprocess.bold.low_pass = "none", or split by run, session or subject',
+            )
         columns = [np.ones((n_times, 1))]
         if section.detrend:
             columns.append(trend(n_times))

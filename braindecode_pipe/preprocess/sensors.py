@@ -196,7 +196,7 @@ def to_epochs(
 
 
 def to_img(values: np.ndarray, signal: Any) -> nibabel.Nifti1Image:
-    """Values per voxel as an image on the grid of the recording.
+    """Values per voxel, or per parcel of a label image, as an image on the grid of the recording.
 
     Parameters
     ----------
@@ -206,10 +206,14 @@ def to_img(values: np.ndarray, signal: Any) -> nibabel.Nifti1Image:
 
     Returns
     -------
-    Nifti1Image float32 (x, y, z[, n_times]); 0 outside the voxels
+    Nifti1Image float32 (x, y, z[, n_times]); 0 outside the voxels, or labels
     """
     import nibabel
 
+    if "label" in signal.sensors:
+        from braindecode_pipe.preprocess.images import parcels_to_img
+
+        return parcels_to_img(values, signal)
     values = np.asarray(values, np.float32)
     if "affine" not in signal.attrs or len(values) != len(signal.sensors):
         raise SchemaError(
