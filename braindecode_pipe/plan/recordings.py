@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import BraindecodePipeError, DataError, MissingFileError
+from braindecode_pipe.plan.images import image_header, is_surface, parts, recordings_among, run_of
 from braindecode_pipe.recipe import PlanSection
 
 _FOLDERS = {"eeg": "eeg", "meg": "meg", "ieeg": "ieeg", "func": "bold"}
@@ -210,7 +211,7 @@ def _loose_datatype(path: Path) -> str:
     name = path.name
     if name.endswith(("-epo.fif", "_epo.fif", "-epo.fif.gz", "_epo.fif.gz")):
         return "epochs"
-    if name.endswith((".nii", ".nii.gz")):
+    if name.endswith((".nii", ".nii.gz", ".func.gii")):
         return "bold"
     if name.endswith("_timeseries.tsv"):
         return "parcels"
@@ -219,14 +220,13 @@ def _loose_datatype(path: Path) -> str:
 
 def _in_folder(folder: Path, section: PlanSection) -> Iterator[tuple[Path, str]]:
     datatype = _FOLDERS[folder.name]
+    series = recordings_among([path.name for path in folder.iterdir()], bool(section.derivatives))
     for path in sorted(folder.iterdir()):
         name = path.name
         if datatype == "bold":
             if name.endswith("_timeseries.tsv") and "confounds" not in name:
                 yield path, "parcels"
-            elif name.endswith(("_bold.nii.gz", "_bold.nii")) and (
-                not section.derivatives or "desc-preproc" in name
-            ):
+            elif name in series:
                 yield path, "bold"
         elif name.endswith(
             tuple(f"_{datatype}{extension}" for extension in _EXTENSIONS[datatype])
@@ -246,7 +246,7 @@ def _passes(path: Path, datatype: str, section: PlanSection) -> bool:
 
 
 def _one_space(path: Path, seen: dict[str, Path], data: Path) -> None:
-    run = re.sub(r"_space-[a-zA-Z0-9]+(_res-[a-zA-Z0-9]+)?", "", path.name)
+    run = run_of(path.name)
     if run in seen:
         raise DataError(
             "one run is there in several spaces",
@@ -309,9 +309,10 @@ def recording_files(path: Path, datatype: str, data: Path) -> list[Path]:
         ("coordsystem", ".json"), ("desc-confounds_timeseries", ".tsv"),
     ):  # fmt: skip
         files += sidecars(path, data, kind, extension)
-    if datatype == "bold" and "desc-preproc_bold" in path.name:
-        beside = path.name.split("_space-")[0].split("_desc-")[0]
-        files += sorted(path.parent.glob(f"{beside}_desc-confounds_timeseries.tsv"))
+    if datatype == "bold":
+        files += parts(path)
+    if datatype == "bold" and ("desc-preproc_bold" in path.name or is_surface(path.name)):
+        files += sorted(path.parent.glob(f"{run_of(path.name)}_desc-confounds_timeseries.tsv"))
         files += sorted(path.parent.glob(path.name.replace("desc-preproc_bold", "desc-brain_mask")))
     return list(dict.fromkeys(files))
 
@@ -327,15 +328,10 @@ def content_of(path: Path, datatype: str, data: Path, hasher: Hasher = hash_file
 def read_header(path: Path, datatype: str, data: Path) -> dict[str, Any]:
     """Sampling rate [Hz], length and number of sensors, from the header alone."""
     if datatype == "bold":
-        import nibabel
-
-        image = nibabel.load(path)
-        shape, t_r = image.shape, float(image.header.get_zooms()[3]) if image.ndim == 4 else 0.0
+        n_sensors, n_times, t_r = image_header(path)
         for sidecar in sidecars(path, data, "bold", ".json"):
             t_r = float(json.loads(sidecar.read_text()).get("RepetitionTime", t_r) or t_r)
-        n_times = shape[3] if len(shape) == 4 else 1
         sfreq = 1.0 / t_r if t_r > 0 else np.nan
-        n_sensors = int(np.prod(shape[:3]))
     elif datatype == "parcels":
         n_sensors, n_times = _table_shape(path)
         sfreq = np.nan

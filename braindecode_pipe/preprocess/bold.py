@@ -1,6 +1,6 @@
-"""fMRI to signal stores: volumes through a mask, or parcels that are already extracted.
+"""fMRI to stores: volumes through a mask, an atlas or a mesh; surfaces; tables of parcels.
 
-Memory holds a slab of volumes, or a block of voxels, never the series.
+Memory holds a slab of volumes, or a block of sensors, never the series.
 """
 
 from __future__ import annotations
@@ -12,27 +12,35 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from braindecode_pipe.errors import DataError, UnitError
-from braindecode_pipe.preprocess import volumes
-from braindecode_pipe.preprocess.cleaning import Measured, process
+from braindecode_pipe.errors import DataError, RecipeError
+from braindecode_pipe.preprocess.bold_sensors import Extents, Job, Sensors, choose_sensors
+from braindecode_pipe.preprocess.cleaning import Cleaner, Measured, process
 from braindecode_pipe.preprocess.confounds import (
-    confounds_file,
-    motion_displacement,
-    read_confounds,
-    regressors,
-    steady_volumes,
+    MOTION,
+    Confounds,
+    confounds_files,
+    find_confounds,
 )
-from braindecode_pipe.preprocess.masks import find_mask, mask_file
+from braindecode_pipe.preprocess.labels import names_file
+from braindecode_pipe.preprocess.masks import mask_file, named_file
 from braindecode_pipe.preprocess.parcels import atlases, parcel_positions, read_timeseries
+from braindecode_pipe.preprocess.regression import fitted_volumes
+from braindecode_pipe.preprocess.repetition import header_time, repetition_time
+from braindecode_pipe.preprocess.sampling import extract
 from braindecode_pipe.preprocess.scratch import Scratch, write_along
-from braindecode_pipe.preprocess.sensors import voxel_name
 from braindecode_pipe.preprocess.sidecars import entities, merged_json
+from braindecode_pipe.preprocess.surfaces import hemispheres, read_cifti, read_gifti
+from braindecode_pipe.preprocess.volumes import Volumes
 from braindecode_pipe.recipe import BoldSection
-from braindecode_pipe.schema import SCHEMA_VERSION, sensor_coords, signal_dataset
+from braindecode_pipe.schema import (
+    SCHEMA_VERSION,
+    response_dataset,
+    sensor_coords,
+    signal_dataset,
+)
 from braindecode_pipe.store import StoreWriter, safe_join
 
-_T_R_RANGE = (0.1, 20.0)
-_TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+_GIFTI, _CIFTI = ".func.gii", ".dtseries.nii"
 
 
 def run_volumes(
@@ -44,19 +52,25 @@ def run_volumes(
     allow_truncated: bool,
     data_origin: str,
     events: pd.DataFrame | None = None,
-    fit_extents: tuple[tuple[float, float], ...] | None = None,
+    fit_extents: Extents | None = None,
 ) -> None:
-    """Write the signal store of one series of volumes; a sensor is a voxel of the mask.
+    """Write the store of one series of volumes or of surfaces.
 
-    Voxels are named by their grid indices (``012-003-000``), so that the voxels of several runs
-    can be matched where their masks differ. Voxels that are constant or not finite are stored as
-    zeros and marked in ``sensor_good``.
+    A sensor is a voxel of the mask, named by its grid indices (``012-003-000``) so that the voxels
+    of several runs can be matched where their masks differ; or a parcel of an atlas; or a vertex
+    (``L-00012``). Sensors that are constant or not finite are stored as zeros and marked in
+    ``sensor_good``.
+
+    Sample ``i`` is volume ``i + dummy_scans`` of the image, at ``(i + dummy_scans) * t_r``
+    seconds: volumes that are scrubbed are marked in ``time_good`` and left out of every fit, but
+    they are not cut out, so that events and stimuli keep their place.
 
     Parameters
     ----------
     section : BoldSection
     recording : dict
-        Row of ``StudyPlan.recordings``.
+        Row of ``StudyPlan.recordings``; ``path`` ends in .nii, .nii.gz, .func.gii (either
+        hemisphere) or .dtseries.nii.
     data, out : Path
         Root of the data set; path of the store.
     allow_truncated : bool
@@ -64,55 +78,63 @@ def run_volumes(
     data_origin : str
         ``recorded``, ``simulated`` or ``mixed``.
     events : DataFrame, optional
-        The recording's rows of ``StudyPlan.events``.
+        The recording's rows of ``StudyPlan.events``; needed where ``responses`` are betas.
     fit_extents : (start, stop) [s] pairs, optional
-        What fits may see; None: all of the recording.
+        What fits (a computed mask, trend, drift, confounds, z-scores) may see; None: all of the
+        recording.
 
     Raises
     ------
-    MissingFileError : no image, or no mask where one is named
+    MissingFileError : no image, or no mask or atlas where one is named
     TruncatedRecordingError : fewer volumes than declared
     UnitError : a repetition time that must be in milliseconds
-    DataError : damaged stream; repetition time absent or contradictory; mask on another grid;
-        confounds that do not fit
+    DataError : damaged stream; repetition time absent or contradictory; mask or atlas on another
+        grid; confounds that do not fit; volumes to vertices outside MNI space
+    LeakageError : what the recipe asks for would teach the training part what is tested on
+    RecipeError : parcels without an atlas
     """
     path = safe_join(data, recording["path"])
-    steps: list[str] = []
-    notes: list[str] = []
-    image = volumes.open_series(path)
-    t_r = repetition_time(image, merged_json(path, data, "bold"), section.t_r, path)
-    summary = volumes.scan(image, path, section.dummy_scans, allow_truncated)
-    if summary.note:
-        steps.append(summary.note)
-        notes.append(summary.note)
-    mask = find_mask(section, recording, data, path, image, summary, steps)
-    good = summary.varying[mask]
-    if not good.all():
-        notes.append(f"{int((~good).sum())} of {len(good)} voxels are constant or not finite")
-    confounds = read_confounds(path, image.shape[3], summary.n_times)
-    chosen = regressors(confounds, section, path)
-    n_times = summary.n_times - section.dummy_scans
-    with Scratch(out, (n_times, len(good)), np.float32) as series:
-        _extract(section, image, path, mask, good, series, steps)
-        measured = process(series, good, section, chosen, t_r, steps)
-        time_good = steady_volumes(confounds, summary.n_times, steps)[section.dummy_scans :]
-        ijk = np.argwhere(mask)
-        affine = np.asarray(image.affine, float)
-        position = (ijk @ affine[:3, :3].T + affine[:3, 3]) / 1000
-        coords = sensor_coords(voxel_name(ijk), "voxel", "a.u.", position, good=good,
-                               ijk=ijk.astype(np.int64))  # fmt: skip
-        attrs = {
-            **_attrs(recording, data_origin, steps, t_r, section.dummy_scans * t_r),
-            "position_frame": entities(path.name).get("space", "scanner"),
-            "affine": affine.tolist(),
-            "grid_shape": [int(n) for n in image.shape[:3]],
-        }
-        qc = _qc(measured, coords, attrs, notes)
-        qc.attrs["mask_coverage"] = float(mask.mean())
-        displacement = motion_displacement(confounds)
-        if displacement is not None:
-            qc["framewise_displacement"] = ("time", displacement[section.dummy_scans :])
-        _write(out, series, coords, attrs, qc, time_good)
+    job = Job(section, recording, path, data, out, data_origin, events, fit_extents)
+    if path.name.endswith((_GIFTI, _CIFTI)):
+        _run_surface(job)
+        return
+    with Volumes(path, out, section.dummy_scans, allow_truncated) as volumes:
+        sidecar = merged_json(path, data, "bold")
+        t_r = repetition_time(header_time(volumes.image), sidecar, section.t_r, path)
+        confounds = find_confounds(section, path, volumes.declared)
+        sensors = choose_sensors(job, volumes, job.seen(volumes.n_times, t_r))
+        sampler = sensors.sampler
+        if sampler is None:
+            raise RecipeError("no way from volumes to sensors", found=section.sensors)
+        shape = (volumes.n_times, sampler.n_sensors)
+        with Scratch(out, shape, sampler.dtype) as series:
+            n_left_out = extract(
+                volumes, sampler, series, section.smoothing_fwhm, job.steps, sensors.outside
+            )
+            if n_left_out:
+                job.notes.append(f"{n_left_out} voxels are not finite and left out")
+            if volumes.note:
+                job.steps.insert(0, volumes.note)
+                job.notes.insert(0, volumes.note)
+            _finish(job, series, sensors, confounds.cut(volumes.n_times), t_r)
+
+
+def _run_surface(job: Job) -> None:
+    """A GIfTI or CIFTI series: its sensors are what they are."""
+    section, path = job.section, job.path
+    read = read_gifti if path.name.endswith(_GIFTI) else read_cifti
+    found = read(path, section.dummy_scans)
+    header = None if found.t_r is None else (found.t_r, "sec")
+    t_r = repetition_time(header, merged_json(path, job.data, "bold"), section.t_r, path)
+    if found.n_times < 2:
+        raise _too_short(job, found.declared, "volumes")
+    if section.smoothing_fwhm is not None:
+        job.notes.append("smoothing_fwhm is for volumes: surfaces are not smoothed")
+    confounds = find_confounds(section, path, found.declared)
+    with Scratch(job.out, (found.n_times, len(found.names)), np.float32) as series:
+        found.copy_to(series)
+        sensors = Sensors(found.coords, {"position_frame": found.frame})
+        _finish(job, series, sensors, confounds, t_r)
 
 
 def run_parcels(
@@ -124,167 +146,172 @@ def run_parcels(
     allow_truncated: bool,
     data_origin: str,
     events: pd.DataFrame | None = None,
-    fit_extents: tuple[tuple[float, float], ...] | None = None,
+    fit_extents: Extents | None = None,
 ) -> None:
-    """Write the signal store of a table of parcel time series (one row per volume, TSV).
+    """Write the store of a table of parcel time series (one row per volume, TSV).
 
     Positions are the centroids of the labels of ``atlas-<name>_dseg.nii.gz`` at the root of the
     data set, when it has as many labels as the table has columns, in the order of the labels.
+    Such a table has its confounds removed, or not, by whoever made it; none are removed here.
     Parameters and errors: see :func:`run_volumes`.
     """
     path = safe_join(data, recording["path"])
-    steps: list[str] = []
-    notes: list[str] = []
+    job = Job(section, recording, path, data, out, data_origin, events, fit_extents)
     table = read_timeseries(path)
     sidecar = merged_json(path, data, "timeseries")
     if "RepetitionTime" not in sidecar and sidecar.get("SamplingFrequency"):
         sidecar["RepetitionTime"] = 1.0 / float(sidecar["SamplingFrequency"])
     t_r = repetition_time(None, sidecar, section.t_r, path)
-    raw = table.to_numpy(np.float32)[section.dummy_scans :]
+    raw = table.to_numpy(float)[section.dummy_scans :]
     if len(raw) < 2:
-        raise DataError(
-            "the series is too short", file=path,
-            expected=f"at least {section.dummy_scans + 2} rows", found=str(len(table)),
-        )  # fmt: skip
-    if section.dummy_scans:
-        steps.append(f"dropped {section.dummy_scans} dummy scans")
-    good = raw.max(axis=0) > raw.min(axis=0)
-    if not good.all():
-        notes.append(f"{int((~good).sum())} of {len(good)} parcels are constant")
+        raise _too_short(job, len(table), "rows")
+    if section.confounds or section.confounds_strategy:
+        job.notes.append("confounds are for images: none are removed from a table of parcels")
     names = [str(name) for name in table.columns]
-    position = parcel_positions(path, data, len(names), notes)
-    coords = sensor_coords(names, "parcel", "a.u.", position, good=good)
-    with Scratch(out, raw.shape, np.float32) as series:
+    position = parcel_positions(path, data, len(names), job.notes)
+
+    def coords(good: np.ndarray) -> dict[str, Any]:
+        return sensor_coords(names, "parcel", "a.u.", position, good=good)
+
+    frame = entities(path.name).get("space", "unknown")
+    with Scratch(out, raw.shape, np.float64) as series:
         series.write(0, 0, raw)
-        measured = process(series, good, section, None, t_r, steps)
-        attrs = {
-            **_attrs(recording, data_origin, steps, t_r, section.dummy_scans * t_r),
-            "position_frame": entities(path.name).get("space", "unknown"),
-        }
-        _write(out, series, coords, attrs, _qc(measured, coords, attrs, notes))
+        sensors = Sensors(coords, {"position_frame": frame})
+        _finish(job, series, sensors, Confounds.none(len(raw)), t_r)
 
 
 def side_files(
     section: BoldSection, recording: dict[str, Any], path: Path, data: Path
 ) -> list[Path]:
-    """Mask and atlas files that a recording depends on, whether they are there or not."""
+    """Files that a recording depends on, whether they are there or not."""
     if recording["datatype"] == "parcels":
         return atlases(path, data)
-    found = mask_file(section, recording, data, path)
-    table = confounds_file(path)
-    return [file for file in (found, table) if file is not None]
+    files = confounds_files(path)
+    if path.name.endswith(_GIFTI):
+        return [*files, *hemispheres(path, missing=True).values()]
+    if path.name.endswith(_CIFTI):
+        return files
+    mask = mask_file(section, recording, data, path)
+    if mask is not None and (section.sensors == "voxels" or section.mask):
+        files.append(mask)
+    if section.sensors == "parcels" and section.atlas:
+        atlas = named_file(section.atlas, recording, data)
+        files += [atlas, *filter(None, [names_file(atlas)])]
+    return files
 
 
-def repetition_time(image: Any, sidecar: dict[str, Any], given: float | None, path: Path) -> float:
-    """Repetition time [s] from the header and the sidecar, which must agree to 1 %.
-
-    Parameters
-    ----------
-    image : nibabel image, or None for a table; a header counts when it names its unit of time
-    sidecar : dict with ``RepetitionTime`` [s], perhaps
-    given : float [s], of the recipe, for recordings that have neither
-    path : Path, for the messages
-
-    Raises
-    ------
-    UnitError : outside 0.1 to 20 s
-    DataError : absent or 0 everywhere; contradictory
-    """
-    found: dict[str, float] = {}
-    if image is not None:
-        unit = _TIME_UNITS.get(image.header.get_xyzt_units()[1])
-        if unit is not None:
-            found["header"] = float(image.header.get_zooms()[3]) * unit
-    value = sidecar.get("RepetitionTime")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        found["sidecar"] = float(value)
-    if given is not None:
-        found["recipe"] = given
-    found = {source: t_r for source, t_r in found.items() if np.isfinite(t_r) and t_r > 0}
-    if not found:
-        raise DataError(
-            "no repetition time",
-            file=path,
-            expected="a time above 0 in the image's header or RepetitionTime in the JSON sidecar",
-            found=f"sidecar: {value!r}" + ("" if image is None else
-                  f", header: {image.header.get_zooms()[3]:g} "
-                  f"{image.header.get_xyzt_units()[1]}"),
-            remedy="set preprocess.bold.t_r [s]",
-        )  # fmt: skip
-    low, high = _T_R_RANGE
-    for source, t_r in found.items():
-        if not low <= t_r <= high:
-            guess = " (fits after multiplication by 1e-3)" if low <= t_r / 1000 <= high else ""
-            raise UnitError(
-                f"the repetition time in the {source} cannot be in seconds",
-                file=path,
-                expected=f"{low:g} to {high:g} s",
-                found=f"{t_r:g}{guess}",
-                remedy="correct it there",
-            )
-    t_r = found.get("sidecar", next(iter(found.values())))
-    if any(abs(other - t_r) > 0.01 * t_r for other in found.values()):
-        raise DataError(
-            "repetition times disagree",
-            file=path,
-            expected="the same time everywhere, to 1 %",
-            found=", ".join(f"{source} {value:g} s" for source, value in found.items()),
-            remedy="correct the sidecar, or the header",
-        )
-    return t_r
+def _too_short(job: Job, n: int, what: str) -> DataError:
+    skip = job.section.dummy_scans
+    return DataError(
+        "the series is too short", file=job.path,
+        expected=f"at least {skip + 2} {what} ({skip} of them dummy scans)", found=str(n),
+    )  # fmt: skip
 
 
-def _extract(
-    section: BoldSection,
-    image: Any,
-    path: Path,
-    mask: np.ndarray,
-    good: np.ndarray,
-    series: Scratch,
-    steps: list[str],
+def _finish(
+    job: Job, series: Scratch, sensors: Sensors, confounds: Confounds, t_r: float
 ) -> None:
-    """Second pass: the voxels of the mask to ``series`` (time, voxel), without dummy scans."""
-    import nibabel
-    from nilearn.image import smooth_img
-
-    for start, slab in volumes.slabs(image, path, complain=False):
-        if section.smoothing_fwhm is not None:
-            smoothed = smooth_img(nibabel.Nifti1Image(slab, image.affine), section.smoothing_fwhm)
-            slab = np.asarray(smoothed.dataobj)
-        values = slab[mask].T[max(0, section.dummy_scans - start) :]
-        series.write(max(0, start - section.dummy_scans), 0, np.where(good, values, 0.0))
-    if section.smoothing_fwhm is not None:
-        steps.append(f"smoothed with {section.smoothing_fwhm:g} mm (full width at half maximum)")
+    """Clean a series (time, sensor), measure its quality and write the store."""
+    section, first_time = job.section, job.first_time(t_r)
     if section.dummy_scans:
-        steps.append(f"dropped {section.dummy_scans} dummy scans")
+        job.steps.append(f"dropped {section.dummy_scans} dummy scans")
+    job.steps += confounds.describe()
+    divided = job.fit_extents is not None
+    fitted = fitted_volumes(confounds.time_good, first_time, t_r, job.fit_extents)
+    cleaner = Cleaner(
+        section, t_r, confounds.values, confounds.time_good, fitted, divided, job.path
+    )
+    measured = process(series, cleaner)
+    if not measured.good.all():
+        n_bad = int((~measured.good).sum())
+        kind = "sensors" if sensors.sampler is None else section.sensors
+        job.notes.append(f"{n_bad} of {len(measured.good)} {kind} are constant or not finite")
+    if divided and confounds.values is not None and cleaner.works:
+        job.notes.append(
+            "fMRIPrep made the confounds from the whole recording, of which a part is tested on"
+        )
+    job.steps += cleaner.describe(confounds.names)
+    attrs = {**_attrs(job, t_r), **sensors.attrs}
+    if section.responses != "series":
+        _write_responses(job, series, sensors, confounds, measured, attrs)
+        return
+    coords = sensors.coords(measured.good)
+    qc = _qc(measured, confounds, coords, attrs, job.notes)
+    sensors.finish(qc)
+    n_times, n_sensors = series.shape
+    dataset = signal_dataset(
+        np.broadcast_to(np.float32(0), (n_sensors, n_times)), coords,
+        first_time + t_r * np.arange(n_times), attrs, confounds.time_good,
+    )  # fmt: skip
+    with StoreWriter(job.out, {"": dataset, "qc": qc, **sensors.groups}) as writer:
+        write_along(writer, "signal", "time", n_times, lambda part: series.read(part).T)
 
 
-def _attrs(
-    recording: dict[str, Any], data_origin: str, steps: list[str], t_r: float, first_time: float
-) -> dict[str, Any]:
+def _write_responses(
+    job: Job,
+    series: Scratch,
+    sensors: Sensors,
+    confounds: Confounds,
+    measured: Measured,
+    attrs: dict[str, Any],
+) -> None:
+    """One beta per event, from the series as it was measured."""
+    from braindecode_pipe.preprocess import betas
+
+    if job.events is None:
+        raise RecipeError(
+            "single-trial responses need the events of the recording",
+            expected="events", found="none", remedy='preprocess.bold.responses = "series"',
+        )  # fmt: skip
+    with betas.run(
+        series, measured.good, job.section, job.events, confounds.values, confounds.time_good,
+        attrs["t_r"], attrs["first_time"], job.out, job.steps, fit_extents=job.fit_extents,
+    ) as found:  # fmt: skip
+        coords = sensors.coords(found.sensor_good)
+        attrs = {**attrs, "steps": job.steps}
+        qc = _qc(measured, confounds, coords, attrs, job.notes)
+        for name, (dims, values) in found.qc.items():
+            qc[name] = (dims, values)
+        sensors.finish(qc)
+        shape = (len(found.events), len(measured.good))
+        dataset = response_dataset(
+            np.broadcast_to(np.float32(0), shape), coords, list(found.events), attrs
+        ).assign_coords(event_good=("event", np.asarray(found.event_good, bool)))
+        with StoreWriter(job.out, {"": dataset, "qc": qc, **sensors.groups}) as writer:
+            write_along(writer, "response", "event", shape[0], found.values.read)
+
+
+def _attrs(job: Job, t_r: float) -> dict[str, Any]:
     names = ("recording", "subject", "session", "task", "run", "datatype", "content_hash")
     return {
-        **{name: str(recording[name]) for name in names},
-        "data_origin": data_origin,
-        "steps": steps,
+        **{name: str(job.recording[name]) for name in names},
+        "data_origin": job.data_origin,
+        "steps": job.steps,
         "sfreq": 1.0 / t_r,
         "t_r": t_r,
-        "first_time": first_time,
+        "first_time": job.first_time(t_r),
     }
 
 
 def _qc(
-    measured: Measured, coords: dict[str, Any], attrs: dict[str, Any], notes: list[str]
+    measured: Measured,
+    confounds: Confounds,
+    coords: dict[str, Any],
+    attrs: dict[str, Any],
+    notes: list[str],
 ) -> xr.Dataset:
-    """tSNR, mean, carpet (z-scored, evenly chosen sensors) and global signal before cleaning."""
+    """Quality before cleaning: tSNR, mean, carpet, global signal, DVARS, motion, NaN."""
     names = coords["sensor"][1]
     n_times = len(measured.global_signal)
-    return xr.Dataset(
+    qc = xr.Dataset(
         {
             "tsnr": ("sensor", measured.tsnr.astype(np.float32)),
             "mean": ("sensor", measured.mean.astype(np.float32)),
+            "nan_share": ("sensor", measured.nan_share.astype(np.float32)),
             "carpet": (("sensor_subset", "time"), measured.carpet),
             "global_signal": ("time", measured.global_signal),
+            "dvars": ("time", measured.dvars),
+            "time_good": ("time", confounds.time_good),
         },
         coords={
             "sensor": ("sensor", names),
@@ -299,21 +326,9 @@ def _qc(
             "n_bad": int((~coords["sensor_good"][1]).sum()),
         },
     )
-
-
-def _write(
-    out: Path,
-    series: Scratch,
-    coords: dict[str, Any],
-    attrs: dict[str, Any],
-    qc: xr.Dataset,
-    time_good: np.ndarray | None = None,
-) -> None:
-    """Write ``series`` (time, sensor) as the signal (sensor, time) of a store, chunk by chunk."""
-    n_times, n_sensors = series.shape
-    dataset = signal_dataset(
-        np.broadcast_to(np.float32(0), (n_sensors, n_times)), coords,
-        attrs["first_time"] + attrs["t_r"] * np.arange(n_times), attrs, time_good,
-    )  # fmt: skip
-    with StoreWriter(out, {"": dataset, "qc": qc}) as writer:
-        write_along(writer, "signal", "time", n_times, lambda part: series.read(part).T)
+    if confounds.displacement is not None:
+        qc["framewise_displacement"] = ("time", confounds.displacement)
+    if confounds.motion is not None:
+        qc["motion"] = (("time", "motion_parameter"), confounds.motion)
+        qc = qc.assign_coords(motion_parameter=("motion_parameter", list(MOTION)))
+    return qc

@@ -196,7 +196,7 @@ def to_epochs(
 
 
 def to_img(values: np.ndarray, signal: Any) -> nibabel.Nifti1Image:
-    """Values per voxel as an image on the grid of the recording.
+    """Values per voxel, or per parcel of a label image, as an image on the grid of the recording.
 
     Parameters
     ----------
@@ -206,10 +206,14 @@ def to_img(values: np.ndarray, signal: Any) -> nibabel.Nifti1Image:
 
     Returns
     -------
-    Nifti1Image float32 (x, y, z[, n_times]); 0 outside the voxels
+    Nifti1Image float32 (x, y, z[, n_times]); 0 outside the voxels, or labels
     """
     import nibabel
 
+    if "label" in signal.sensors:
+        from braindecode_pipe.preprocess.images import parcels_to_img
+
+        return parcels_to_img(values, signal)
     values = np.asarray(values, np.float32)
     if "affine" not in signal.attrs or len(values) != len(signal.sensors):
         raise SchemaError(
@@ -226,7 +230,8 @@ def to_img(values: np.ndarray, signal: Any) -> nibabel.Nifti1Image:
 
 def voxel_name(ijk: np.ndarray) -> list[str]:
     """Names of voxels from their grid indices (n_voxels, 3): ``012-003-000``."""
-    return [f"{i:03d}-{j:03d}-{k:03d}" for i, j, k in ijk]
+    text = [f"{i:03d}" for i in range(int(ijk.max(initial=0)) + 1)]
+    return [f"{text[i]}-{text[j]}-{text[k]}" for i, j, k in ijk.tolist()]
 
 
 def _unscaled(values: np.ndarray, store: Any, axis: int) -> np.ndarray:
