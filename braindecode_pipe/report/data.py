@@ -32,7 +32,7 @@ MAX_ENTRIES = 50
 def page_name(recording: str) -> str:
     """File name of a recording's quality page, safe for any recording id."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", recording).lstrip(".") or "recording"
-    if safe != recording or len(safe) > 120:
+    if safe != recording or len(safe) > 120 or safe.lower() == "index":
         safe = f"{safe[:100]}-{hashlib.sha256(recording.encode()).hexdigest()[:8]}"
     return f"{safe}.html"
 

@@ -29,12 +29,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Values:
-    """What is mapped: ``values (component, sensor)``, a name per component, and their unit."""
+    """What is mapped: ``values (component, sensor)``, a name per component, and their unit.
+
+    ``grey`` values are drawn as an image of the head, with the border of the voxels around them.
+    """
 
     values: np.ndarray
     labels: tuple[str, ...]
     unit: str
     signed: bool
+    grey: bool = False
 
     def limit(self) -> float:
         """Magnitude at the end of the colours: the largest, or the 99.5th percentile of many.
@@ -49,6 +53,8 @@ class Values:
 
     @property
     def colours(self) -> str:
+        if self.grey:
+            return "gray"
         return "RdBu_r" if self.signed else "viridis"
 
     @property
@@ -105,7 +111,7 @@ def sensor_maps(
         rows = np.flatnonzero(sensors["kind"].astype(str) == kind)
         part = sensors.iloc[rows]
         chosen = Values(values.values[:MAX_COMPONENTS, rows], values.labels[:MAX_COMPONENTS],
-                        values.unit, values.signed)  # fmt: skip
+                        values.unit, values.signed, values.grey)  # fmt: skip
         text = caption
         if len(values.labels) > MAX_COMPONENTS:
             text += f" The first {MAX_COMPONENTS} of {len(values.labels)} maps are shown."
@@ -282,6 +288,10 @@ def _slice(ax, plane: np.ndarray, values: Values, aspect: float, under: np.ndarr
     low, high = values.range
     image = ax.imshow(np.nan_to_num(plane).T, origin="lower", cmap=values.colours, vmin=low,
                       vmax=high, alpha=alpha.T, aspect=aspect, interpolation="nearest")  # fmt: skip
+    inside = np.pad(np.isfinite(plane), 1)
+    if values.grey and inside.any():
+        axes = [np.arange(-1, n - 1) for n in inside.shape]
+        ax.contour(*axes, inside.T.astype(float), levels=[0.5], colors=COLOURS[1], linewidths=0.9)
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
