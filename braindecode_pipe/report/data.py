@@ -18,6 +18,7 @@ from braindecode_pipe.report.document import (
     Heading,
     Items,
     Link,
+    Links,
     Section,
     Table,
     Text,
@@ -155,6 +156,8 @@ def _recordings(study: Study) -> Iterator[Block]:
     )  # fmt: skip
     note = ("The name of a recording leads to its quality page.",) if pages else ()
     yield Table("Recordings", columns, tuple(rows), note)
+    if pages and study.inputs.signals:
+        yield Links((Link("Quality of all recordings, the worst first", "qc/index.html"),))
 
 
 def _exclusions(study: Study) -> Iterator[Block]:

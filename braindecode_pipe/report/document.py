@@ -151,7 +151,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Fact:
-    """One number that a reader looks for first; ``look`` says why it deserves a look, if it does."""
+    """One number that a reader looks for first; ``look`` says why it deserves a look, or ""."""
 
     name: str
     value: str

@@ -212,7 +212,7 @@ def layout(
     state = np.asarray(state, object)
     named = range(len(names)) if len(names) <= MAX_NAMES else np.flatnonzero(state != "good")
     wide = 5.0 if len(named) > 32 else 4.0
-    views = [("", 0, 1)] if head else [v for v in VIEWS]
+    views = [("", 0, 1)] if head else list(VIEWS)
     scale = 1.0 if head else 100.0
     size = (wide, wide) if head else (8.4, 3.2)
     with canvas(*size, ncols=len(views), squeeze=False) as (figure, axes):

@@ -54,7 +54,8 @@ def topographies(place: np.ndarray, values: np.ndarray, resolution: int = RESOLU
     inside = np.linalg.norm(grid, axis=-1) <= 1
     # Sensors at one place (planar pairs, neighbours that were rounded) would be singular.
     place, first = np.unique(np.round(place, 6), axis=0, return_inverse=True)
-    mean = np.stack([np.bincount(first.ravel(), row) for row in values]) / np.bincount(first.ravel())
+    first = first.ravel()
+    mean = np.stack([np.bincount(first, row) for row in values]) / np.bincount(first)
     spline = RBFInterpolator(place, mean.T, neighbors=min(64, len(place)))
     images = np.full((len(values), resolution, resolution), np.nan)
     images[:, inside] = spline(grid[inside]).T
@@ -95,10 +96,10 @@ def components(
             image = None if drawn is None else drawn[number]
             _map(left, component, place, weights[number, known], image)
             _source(right, component, time, last=number >= len(shown) - 2)
-            colour = COLOURS[1] if component.excluded else INK
+            colour, weight = (COLOURS[1], "bold") if component.excluded else (INK, "normal")
             x = 0.5 * column + 0.13
             figure.text(x, bottom + 0.85 * top, short(component.title, 34), fontsize=9,
-                        color=colour, weight="bold" if component.excluded else "normal")  # fmt: skip
+                        color=colour, weight=weight)  # fmt: skip
             figure.text(x, bottom + 0.69 * top, short(component.detail, 52), fontsize=8,
                         color=MUTED)  # fmt: skip
         return picture(figure, alt, caption)

@@ -9,7 +9,6 @@ from matplotlib.ticker import MaxNLocator
 
 from braindecode_pipe.report.document import Figure
 from braindecode_pipe.report.figures import (
-    BAND,
     COLOURS,
     INK,
     MUTED,

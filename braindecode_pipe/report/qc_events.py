@@ -1,0 +1,181 @@
+"""Panels of events: when they were, what was left out, device against sheet, response lag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from braindecode_pipe.report import qc_time_figures, wording
+from braindecode_pipe.report.document import Block, Column, Heading, Table, Text
+from braindecode_pipe.report.recording import Recording
+
+MAX_SPANS = 40
+
+
+def timing(recording: Recording) -> Iterator[Block]:
+    """Events over time and the intervals between them."""
+    events = recording.events
+    if events.empty:
+        yield Text("The plan has no event of this recording.", "warning")
+        return
+    study = recording.study
+    targets = study.plan.stimuli["target"].unique()
+    column = f"stimulus_{targets[0]}" if len(targets) else ""
+    level = [study.label(s) if s else "no stimulus" for s in events.get(column, [])]
+    onset = events["onset"].to_numpy(float)
+    span = extent(recording, onset)
+    gaps = recording.bad_spans
+    alt = f"{wording.count(len(onset), 'event')} over {wording.duration(span[1] - span[0])}"
+    caption = f"{alt}, and the intervals between them."
+    caption += " Shaded: spans marked as bad." if gaps else ""
+    yield qc_time_figures.timeline(
+        onset, level or ["event"] * len(onset), span, gaps, alt, caption
+    )
+
+
+def extent(recording: Recording, onset: np.ndarray) -> tuple[float, float]:
+    """Start and end of the recording [s], or of its events where it has no time of its own."""
+    time = recording.time
+    if time is not None and len(time):
+        return float(time[0]), float(time[-1])
+    onset = onset if len(onset) else np.zeros(1)
+    return float(onset.min()), float(onset.max())
+
+
+def in_bad_spans(recording: Recording) -> int | None:
+    """How many events have a sample of their window in a bad span; None without such spans."""
+    time = recording.time
+    if time is None or "time_good" not in recording.root.coords or recording.events.empty:
+        return None
+    bad = ~np.asarray(recording.root["time_good"].values, bool)
+    window = recording.study.section("train", "windows")
+    onset = recording.events["onset"].to_numpy(float)
+    duration = recording.events["duration"].fillna(0).to_numpy(float)
+    delay = window.get("delay")
+    delay = float(delay) if isinstance(delay, (int, float)) else 0.0
+    start = onset + float(window.get("tmin") or 0.0) + delay
+    stop = onset + (duration if window.get("tmax") is None else float(window["tmax"])) + delay
+    count = np.r_[0, np.cumsum(bad, dtype=np.int64)]
+    first = np.searchsorted(time, start)
+    last = np.maximum(np.searchsorted(time, stop, side="right"), first)
+    return int((count[last] > count[first]).sum())
+
+
+def drop_log(recording: Recording) -> Iterator[Block]:
+    """Every span, event and epoch that was left out, with its reason."""
+    spans = recording.spans()
+    onset = recording.events["onset"].to_numpy(float)
+    rows: list[tuple[str, str, str]] = []
+    if spans is None:
+        gaps = recording.bad_spans
+        if gaps:
+            spans = None
+            lasted = sum(b - a for a, b in gaps)
+            rows.append(("Marked as bad, reason not stored",
+                         wording.count(len(gaps), "span"), f"{lasted:.1f} s"))  # fmt: skip
+    elif len(spans):
+        for reason, part in spans.groupby("reason", sort=False):
+            lasted = f"{part['duration'].sum():.1f} s"
+            rows.append((str(reason), wording.count(len(part), "span"), lasted))
+        alt = f"{wording.count(len(spans), 'span')} left out, by reason"
+        caption = f"Spans that were left out: {100 * (1 - recording.good_share):.1f} % of the time."
+        yield qc_time_figures.spans(
+            spans["onset"].to_numpy(), spans["duration"].to_numpy(), spans["reason"].tolist(),
+            extent(recording, onset), alt, caption,
+        )  # fmt: skip
+    rows += [(reason, n, "") for reason, n in dropped_events(recording)]
+    if recording.is_response and "event_good" in recording.root.coords:
+        good = np.asarray(recording.root["event_good"].values, bool)
+        if not good.all():
+            rows.append(("Epochs rejected", f"{int((~good).sum())} of {len(good)}", ""))
+    touched = in_bad_spans(recording)
+    if touched:
+        rows.append(("Windows that meet a bad span", f"{touched} of {len(onset)} events", ""))
+    if not rows:
+        yield Text("No span, event or epoch was left out.")
+        return
+    columns = (Column("Left out"), Column("How many", True), Column("In sum", True))
+    rows = rows[:MAX_SPANS]
+    yield Table("Drop log", columns, tuple(rows))
+
+
+def dropped_events(recording: Recording) -> list[tuple[str, str]]:
+    """(reason, how many) of the events that the plan dropped."""
+    found = (recording.plan_attrs.get("dropped_events") or {}).get(recording.name)
+    if not found:
+        return []
+    if isinstance(found, dict):
+        return [(f"Events: {why}", str(n)) for why, n in found.items() if n]
+    return [("Events outside of the recording", str(found))]
+
+
+def matching_of(recording: Recording) -> dict[str, Any] | None:
+    """What the plan says about the device's triggers against the sheet, or None."""
+    return (recording.plan_attrs.get("event_matching") or {}).get(recording.name)
+
+
+def matching(recording: Recording) -> Iterator[Block]:
+    """Onsets of the sheet against the device's triggers: offset, drift, residual."""
+    found = matching_of(recording)
+    if found is None:
+        yield Text("The plan compared no triggers of the device with an event table.", "note")
+        return
+    yield Heading("Device against event table")
+    if found.get("message"):
+        yield Text(str(found["message"]))
+    offset, drift, residual = (
+        wording.number(found.get(k)) for k in ("offset_s", "drift_ms_per_min", "residual_s")
+    )
+    rows = (
+        ("Onsets are those of", str(found.get("source") or wording.NOTHING)),
+        ("Events in the table", wording.plain(found.get("n_sheet"))),
+        ("Triggers of the device", wording.plain(found.get("n_device"))),
+        ("Offset", f"{wording.plain(offset, 4)} s"),
+        ("Drift", f"{wording.plain(drift)} ms/min"),
+        ("Residual", f"{wording.plain(1e3 * residual)} ms"),
+    )
+    yield Table("Event table and triggers", (Column("Quantity"), Column("Value")), rows)
+    if np.isfinite(offset) and np.isfinite(drift):
+        span = extent(recording, recording.events["onset"].to_numpy(float))
+        alt = f"Drift of the clocks {wording.plain(drift)} ms/min"
+        caption = "Clock of the device against that of the event table, as fitted."
+        yield qc_time_figures.drift(span, offset, drift, residual, alt, caption)
+
+
+def lag(recording: Recording) -> Iterator[Block]:
+    """When the recording responds to events, without a look at what they were."""
+    found = recording.lag
+    if found is None:
+        yield Text("The response lag was not measured.", "note")
+        return
+    lags, curve = np.asarray(found.lags, float), np.asarray(found.curve, float)
+    if not lags.size or not np.isfinite(curve).any():
+        yield Text(str(getattr(found, "message", "") or "No response lag could be measured."),
+                   "note")  # fmt: skip
+        return
+    peak = wording.number(found.lag)
+    expected = getattr(found, "expected", None)
+    expected = None if expected is None else (float(expected[0]), float(expected[1]))
+    null = (getattr(found, "null_low", None), getattr(found, "null_high", None))
+    null = None if any(part is None for part in null) else null
+    message = str(getattr(found, "message", "") or "")
+    if message:
+        yield Text(message, "warning" if outside(found) else "")
+    where = f"; expected {expected[0]:g} to {expected[1]:g} s" if expected else ""
+    caption = (
+        "Response to any event at each lag, without a look at labels"
+        f"{': peak at ' + wording.plain(peak) + ' s' if np.isfinite(peak) else ''}{where}."
+    )
+    alt = f"Response by lag, peak at {wording.plain(peak)} s{where}"
+    unit = str(getattr(found, "unit", "") or "response")
+    yield qc_time_figures.lag(lags, curve, null, peak, expected, unit, alt, caption)
+
+
+def outside(found: Any) -> bool:
+    """Whether a measured lag lies outside of what is expected."""
+    peak, expected = wording.number(found.lag), getattr(found, "expected", None)
+    if expected is None or not np.isfinite(peak):
+        return False
+    return not float(expected[0]) <= peak <= float(expected[1])
