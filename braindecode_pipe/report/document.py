@@ -211,7 +211,7 @@ class Page:
     """A whole page.
 
     ``data_origin`` other than ``recorded`` puts a banner on top and a mark on every number;
-    ``back`` are the links above the title.
+    ``back`` are the links above the title; ``wide`` pages have no list of contents at the side.
     """
 
     title: str
@@ -220,6 +220,7 @@ class Page:
     sections: tuple[Section, ...]
     alerts: tuple[Failed, ...] = ()
     back: tuple[Link, ...] = ()
+    wide: bool = False
 
 
 def cause_of(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
 
 from braindecode_pipe.report.document import Figure
 from braindecode_pipe.report.figures import COLOURS, INK, MUTED, RULE, canvas, picture, short
@@ -59,6 +60,9 @@ class Values:
 
     @property
     def range(self) -> tuple[float, float]:
+        if self.grey and np.isfinite(self.values).any():
+            low = float(np.nanpercentile(self.values, 1))
+            return low, max(self.limit(), low + abs(low) * 1e-6)
         return (-self.limit() if self.signed else 0.0), self.limit()
 
 
@@ -276,6 +280,23 @@ def slices(
         return picture(figure, alt, f"{caption} Left of the head is left.")
 
 
+def border(inside: np.ndarray) -> np.ndarray:
+    """Sides of pixels between inside and outside: (n_sides, 2 ends, 2 coordinates).
+
+    Parameters
+    ----------
+    inside : (n_x, n_y) bool; pixel (i, j) reaches from i - 0.5 to i + 0.5
+    """
+    padded = np.pad(inside, 1)
+    sides = []
+    for axis in (0, 1):
+        at = np.argwhere(np.diff(padded.astype(np.int8), axis=axis) != 0) - 1.0
+        along = np.eye(2)[1 - axis] / 2
+        middle = at + np.eye(2)[axis] / 2
+        sides.append(np.stack([middle - along, middle + along], axis=1))
+    return np.concatenate(sides)
+
+
 def _slice(ax, plane: np.ndarray, values: Values, aspect: float, under: np.ndarray | None):
     if under is not None and np.isfinite(under).any():
         low, high = np.nanpercentile(under, [1, 99.5])
@@ -288,10 +309,8 @@ def _slice(ax, plane: np.ndarray, values: Values, aspect: float, under: np.ndarr
     low, high = values.range
     image = ax.imshow(np.nan_to_num(plane).T, origin="lower", cmap=values.colours, vmin=low,
                       vmax=high, alpha=alpha.T, aspect=aspect, interpolation="nearest")  # fmt: skip
-    inside = np.pad(np.isfinite(plane), 1)
-    if values.grey and inside.any():
-        axes = [np.arange(-1, n - 1) for n in inside.shape]
-        ax.contour(*axes, inside.T.astype(float), levels=[0.5], colors=COLOURS[1], linewidths=0.9)
+    if values.grey:
+        ax.add_collection(LineCollection(border(np.isfinite(plane)), colors=COLOURS[1], lw=0.9))
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

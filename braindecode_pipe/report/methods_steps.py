@@ -196,7 +196,8 @@ def scaler_rows(attrs: dict) -> list[tuple[str, str]]:
     names = {"scope": "Scaler saw", "n_samples": "Samples that the scaler saw",
              "extents_hash": "Hash of what the scaler saw (FitScope)"}  # fmt: skip
     rows = []
-    for key, value in scaler.items():
+    for key in sorted(scaler, key=lambda k: ([*names, k].index(k), k)):
+        value = scaler[key]
         if key == "scope":
             value = SCOPES.get(str(value), value)
         if isinstance(value, (dict, list, tuple)):

@@ -76,8 +76,8 @@ def _emeg(recording: Recording) -> list[tuple[str, str, list[Panel]]]:
     return [
         ("sensors", "Sensors", [
             Panel("sensor positions", qc_emeg.layout),
-            Panel("bad sensors", qc_emeg.bad_table),
             Panel("amplitudes", qc_emeg.amplitudes),
+            Panel("bad sensors", qc_emeg.bad_table),
         ]),
         ("spectra", "Spectra and filters", [
             Panel("spectra", qc_emeg.spectra),
@@ -105,10 +105,11 @@ def _bold(recording: Recording) -> list[tuple[str, str, list[Panel]]]:
     responses = section.get("responses") or "series"
     strategy = set(section.get("confounds_strategy") or ())
     motion = bool(strategy & {"motion", "scrub"})
+    voxels = volumes and section.get("sensors", "voxels") == "voxels"
     parcels = volumes and section.get("sensors") == "parcels"
     return [
         ("brain", "Mask, mean and tSNR", [
-            Panel("mean image", qc_bold.mean_image),
+            Panel("mean image and mask", qc_bold.mean_image, asked=voxels, silent=True),
             Panel("temporal signal-to-noise ratio", qc_bold.tsnr),
             Panel("coverage of parcels", qc_bold.coverage, asked=parcels, arrays=("coverage",),
                   silent=not volumes),

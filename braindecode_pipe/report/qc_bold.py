@@ -9,6 +9,7 @@ import numpy as np
 from braindecode_pipe.report import maps, qc_time_figures, wording
 from braindecode_pipe.report.document import Block, Column, Heading, Level, Table, Text
 from braindecode_pipe.report.recording import Recording
+from braindecode_pipe.report.study import require
 
 FD_LIMIT_MM = 0.5  # volumes beyond it are those that Power et al. (2012) leave out
 LOW_COVERAGE = 0.5
@@ -75,22 +76,20 @@ def motion(recording: Recording) -> Iterator[Block]:
 
 
 def mean_image(recording: Recording) -> Iterator[Block]:
-    """The mean over time of every sensor: slices with the border of the mask, or a map."""
+    """The mean over time of every voxel, as slices with the border of the mask."""
     mean = recording.need("mean", "the mean image").astype(float)
-    grid = recording.grid
-    values = maps.Values(mean[None], ("mean",), "mean signal [a.u.]", signed=False, grey=True)
-    share = recording.qc.attrs.get("mask_coverage")
-    caption = "Mean over time before cleaning."
-    if grid is not None:
-        caption = f"Mean image inside of the mask ({len(mean)} voxels"
-        caption += f", {wording.share(float(share))} of the grid" if share is not None else ""
-        caption += "); the line is the border of the mask."
-    if float(np.nanmedian(np.abs(mean))) < 1e-6 * float(np.nanmax(np.abs(mean)) or 1.0):
+    require(recording.grid, "the grid of the voxels", recording.path.name)
+    if float(np.nanmedian(np.abs(mean))) < 1e-6 * float(np.nanmax(np.abs(mean))):
         yield Text("The mean was removed before these data were shared: nothing to draw.", "note")
         return
-    if grid is None:
-        values = maps.Values(mean[None], ("mean",), "mean signal [a.u.]", bool((mean < 0).any()))
-    yield from maps.sensor_maps(values, _in_order(recording), caption, grid)
+    share = recording.qc.attrs.get("mask_coverage")
+    of_grid = f", {wording.share(float(share))} of the grid" if share is not None else ""
+    values = maps.Values(mean[None], ("mean",), "mean signal [a.u.]", signed=False, grey=True)
+    caption = (
+        f"Mean image before cleaning, inside of the mask ({len(mean)} voxels{of_grid}); the line "
+        "is the border of the mask."
+    )
+    yield from maps.sensor_maps(values, _in_order(recording), caption, recording.grid)
 
 
 def tsnr(recording: Recording) -> Iterator[Block]:
@@ -127,8 +126,8 @@ def coverage(recording: Recording) -> Iterator[Block]:
     low = int((share < LOW_COVERAGE).sum())
     if lost:
         yield Text(
-            f"{wording.count(len(lost), 'label')} of the atlas lie outside of the recording and "
-            f"were lost: {wording.joined(lost, MAX_LABELS)}.", "warning",
+            f"Lost, since outside of the recording: {wording.count(len(lost), 'label')} of the "
+            f"atlas: {wording.joined(lost, MAX_LABELS)}.", "warning",
         )  # fmt: skip
     caption = (
         f"Share of every parcel's voxels inside of the recording: median "
@@ -136,7 +135,7 @@ def coverage(recording: Recording) -> Iterator[Block]:
         f"{wording.share(LOW_COVERAGE, 0)}."
     )
     alt = f"Distribution of the coverage of {len(share)} parcels"
-    yield qc_time_figures.histograms({"coverage [%]": 100 * share}, (), alt, caption)
+    yield qc_time_figures.histograms({"coverage [%]": 100 * share}, (), alt, caption, "parcels")
     order = np.argsort(np.nan_to_num(share, nan=-1.0), kind="stable")[:MAX_PARCELS]
     order = [i for i in order if not share[i] >= 1]
     if not order:

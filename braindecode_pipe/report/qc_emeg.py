@@ -177,14 +177,20 @@ def line_noise(recording: Recording) -> Iterator[Block]:
         name: np.array([above_neighbours(freq, psd[good], f) for f in lines])
         for name, (psd, freq) in spectra_of.items()
     }
+    # Above the pass-band there is nothing left that a line could stand out of.
+    h_freq = recording.section.get("h_freq")
+    beyond = np.array(lines) > (float(h_freq) if h_freq else np.inf)
+    stands["after"] = np.where(beyond, np.nan, stands["after"])
     if not lines or not np.isfinite(stands["before"]).any():
         yield Text("No line frequency lies within the spectrum.", "note")
         return
     text = "; ".join(
-        f"{f:g} Hz: {_db(b)} before, {_db(a) if np.isfinite(a) else 'beyond the rate'} after"
+        f"{f:g} Hz: {_db(b)} before, {_db(a) if np.isfinite(a) else 'nothing left'} after"
         for f, b, a in zip(lines, stands["before"], stands["after"])
     )
     caption = "How far the power at each line stands above its neighbours, median of good sensors."
+    if not np.isfinite(stands["after"]).all():
+        caption += " Lines without a value after it lie above the low-pass or the new rate."
     before, after = recording.array("line_power_before"), recording.array("line_power_after")
     if before is not None and after is not None and len(before) == len(lines):
         gain = [10 * np.log10(a / b) if a > 0 and b > 0 else np.nan

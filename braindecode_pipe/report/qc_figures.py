@@ -138,7 +138,9 @@ def spectra(
             row[0].set_ylabel(f"power [({unit})²/Hz]" if "/" in unit else f"power [{unit}²/Hz]")
         for ax in axes[-1]:
             ax.set_xlabel("frequency [Hz]")
-        marks = dict(zip(*axes[0, 0].get_legend_handles_labels()[::-1]))
+        marks: dict = {}
+        for ax in axes.flat:
+            marks |= dict(zip(*ax.get_legend_handles_labels()[::-1]))
         if marks:
             figure.legend(marks.values(), marks, loc="outside upper right", ncols=len(marks))
         return picture(figure, alt, caption)
@@ -162,7 +164,8 @@ def amplitudes(
     """
     order = list(dict.fromkeys(kinds))
     names = np.asarray(names, object)
-    with canvas(8.2, 1.75 * len(order) + 0.4, nrows=len(order), squeeze=False) as (figure, axes):
+    width = float(np.clip(1.6 + 0.22 * max(list(kinds).count(k) for k in order), 3.6, 8.2))
+    with canvas(width, 1.75 * len(order) + 0.4, nrows=len(order), squeeze=False) as (figure, axes):
         for ax, name in zip(axes[:, 0], order):
             rows = np.asarray(kinds) == name
             unit, factor = HANDY.get(name, ("SI unit", 1.0))
@@ -189,9 +192,35 @@ def amplitudes(
                 ax.set_xlabel("position in the recording")
             ax.set_xlim(0.3, len(index) + 0.7)
         if bad.any():
-            marks = dict(zip(*axes[-1, 0].get_legend_handles_labels()[::-1]))
+            marks: dict = {}
+            for ax in axes[:, 0]:
+                marks |= dict(zip(*ax.get_legend_handles_labels()[::-1]))
             figure.legend(marks.values(), marks, loc="outside upper right", ncols=2)
         return picture(figure, alt, caption)
+
+
+def _labels(
+    names: Sequence[str], state: np.ndarray, position: np.ndarray, head: bool
+) -> dict[int, str]:
+    """Which sensors are named in a picture, and how.
+
+    On a head all, where they are few enough and none shares its place; else those that are not
+    good. Elsewhere the outermost contact of every shaft (names that differ in their number only)
+    by the name of the shaft, and those that are not good.
+    """
+    found = {int(i): names[i] for i in np.flatnonzero(state != "good")[:MAX_NAMES]}
+    apart = len(np.unique(np.round(position, 3), axis=0)) == len(names)
+    if head:
+        return dict(enumerate(names)) if apart and len(names) <= MAX_NAMES else found
+    shafts: dict[str, int] = {}
+    for i, name in enumerate(names):
+        shaft = name.rstrip("0123456789") or name
+        best = shafts.setdefault(shaft, i)
+        if np.linalg.norm(position[i]) > np.linalg.norm(position[best]):
+            shafts[shaft] = i
+    if len(shafts) <= 32:
+        found |= {i: shaft for shaft, i in shafts.items() if i not in found}
+    return found
 
 
 def layout(
@@ -210,8 +239,8 @@ def layout(
     names, state : (n,); a state is a key of ``MARKS``
     """
     state = np.asarray(state, object)
-    named = range(len(names)) if len(names) <= MAX_NAMES else np.flatnonzero(state != "good")
-    wide = 5.0 if len(named) > 32 else 4.0
+    labels = _labels(names, state, position, head)
+    wide = 5.0 if len(labels) > 32 else 4.0
     views = [("", 0, 1)] if head else list(VIEWS)
     scale = 1.0 if head else 100.0
     size = (wide, wide) if head else (8.4, 3.2)
@@ -228,8 +257,8 @@ def layout(
                 if rows.any():
                     small = {"ms": 2.2} if name == "good" and len(names) > 400 else {}
                     ax.plot(*place[rows].T, ls="none", label=name, **{**mark, **small})
-            for i in named if head or len(named) <= 32 else []:
-                ax.annotate(short(names[i], 8), place[i], (0, 4.5), textcoords="offset points",
+            for i, label in labels.items():
+                ax.annotate(short(label, 8), place[i], (0, 4.5), textcoords="offset points",
                             ha="center", fontsize=6.5,
                             color=INK if state[i] == "good" else COLOURS[1])  # fmt: skip
             if title == "from the left":

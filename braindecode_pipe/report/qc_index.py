@@ -118,6 +118,7 @@ def index_page(study: Study, overviews: list[Overview]) -> Page:
             Section("recordings", "Recordings", tuple(attempt("recordings", _table, order))),
         ),
         back=(Link("Back to the report", "../report.html"),),
+        wide=True,
     )
 
 
@@ -147,34 +148,27 @@ def _overview(order: list[Overview]) -> list[Block]:
 
 
 def _table(order: list[Overview]) -> Table:
-    rows = tuple(
-        (
-            Link(o.name, f"./{page_name(o.name)}"),
-            wording.DATATYPES.get(o.datatype, o.datatype or wording.NOTHING),
-            str(o.sensors) if o.sensors >= 0 else wording.NOTHING,
-            _bad(o),
-            _good(o),
-            wording.duration(o.seconds),
-            o.movement or wording.NOTHING,
-            o.lag or wording.NOTHING,
-            str(o.warnings),
-            "; ".join(o.concerns) or "nothing",
-        )
-        for o in order
-    )
-    columns = (
-        Column("Recording"), Column("Type"), Column("Sensors", True), Column("Bad"),
-        Column("Good time"), Column("Duration", True), Column("Movement"),
-        Column("Response lag", True), Column("Warnings", True), Column("What to look at"),
-    )  # fmt: skip
-    return Table("Recordings, the worst first", columns, rows)
+    """A row per recording; columns in which nothing is known are left out."""
+    cells = {
+        Column("Recording"): [Link(o.name, f"./{page_name(o.name)}") for o in order],
+        Column("What to look at"): ["; ".join(o.concerns) or "nothing" for o in order],
+        Column("Bad sensors"): [_bad(o) for o in order],
+        Column("Good time"): [_good(o) for o in order],
+        Column("Movement"): [o.movement or wording.NOTHING for o in order],
+        Column("Response lag", True): [o.lag or wording.NOTHING for o in order],
+        Column("Warnings", True): [str(o.warnings) for o in order],
+        Column("Duration", True): [wording.duration(o.seconds) for o in order],
+        Column("Type"): [wording.DATATYPES.get(o.datatype, o.datatype) for o in order],
+    }
+    known = {c: v for c, v in cells.items() if any(cell != wording.NOTHING for cell in v)}
+    return Table("Recordings, the worst first", tuple(known), tuple(zip(*known.values())))
 
 
 def _bad(o: Overview) -> str | Level:
     if o.sensors <= 0:
         return wording.NOTHING
     share = o.bad / o.sensors
-    return Level(f"{o.bad} ({wording.share(share, 0)})", share, share > qc_summary.MAX_BAD_SHARE)
+    return Level(f"{o.bad} of {o.sensors}", share, share > qc_summary.MAX_BAD_SHARE)
 
 
 def _good(o: Overview) -> str | Level:

@@ -57,7 +57,7 @@ def movement_of(recording: Recording) -> Movement | None:
     displacement = recording.array("framewise_displacement")
     if displacement is not None and np.isfinite(displacement).any():
         mean = float(np.nanmean(displacement))
-        return Movement(f"{wording.plain(mean)} mm mean displacement", mean > MAX_MEAN_FD_MM)
+        return Movement(f"{wording.plain(mean, 2)} mm on average", mean > MAX_MEAN_FD_MM)
     position = recording.array("head_position")
     if position is not None and len(position):
         shift = np.linalg.norm(position[:, :3] - position[0, :3], axis=1)
@@ -99,11 +99,9 @@ def facts(recording: Recording) -> Iterator[Block]:
         events = len(recording.events)
         look = "" if events else "the plan has none"
         found.append(Fact("Events", f"{events}", look))
-    if not recording.is_bold and (moved := movement_of(recording)):
-        found.append(Fact("Head movement", moved.text, "far" if moved.much else ""))
+    if moved := movement_of(recording):
+        found.append(Fact("Head movement", moved.text, "much" if moved.much else ""))
     if recording.is_bold:
-        if moved := movement_of(recording):
-            found.append(Fact("Head motion", moved.text, "much" if moved.much else ""))
         tsnr = recording.array("tsnr")
         if tsnr is not None and np.nanmedian(np.abs(tsnr)) >= 1:
             found.append(Fact("tSNR, median", f"{np.nanmedian(tsnr):.0f}"))

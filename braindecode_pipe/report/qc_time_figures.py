@@ -77,8 +77,11 @@ def timeline(
         left.set_xlabel("time [s]")
         interval = np.diff(np.sort(onset))
         if interval.size:
+            low, high = float(interval.min()), float(interval.max())
+            if high - low < 1e-3 * abs(high):  # a metronome: not a picture of rounding errors
+                low, high = 0.9 * low, 1.1 * high
             bins = int(np.clip(2 * np.sqrt(interval.size), 6, 40))
-            right.hist(interval, bins=bins, color=COLOURS[0])
+            right.hist(interval, bins=bins, range=(low, high), color=COLOURS[0])
         right.set_xlabel("interval [s]")
         right.set_ylabel("events")
         right.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -313,7 +316,11 @@ def carpet(
 
 
 def histograms(
-    columns: Mapping[str, np.ndarray], whole: Sequence[str], alt: str, caption: str
+    columns: Mapping[str, np.ndarray],
+    whole: Sequence[str],
+    alt: str,
+    caption: str,
+    counted: str = "sensors",
 ) -> Figure:
     """Distribution over sensors of a few numbers, one panel each, the median marked.
 
@@ -339,5 +346,5 @@ def histograms(
                 ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.set_xlabel(name)
             ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes[0, 0].set_ylabel("sensors")
+        axes[0, 0].set_ylabel(counted)
         return picture(figure, alt, caption)
