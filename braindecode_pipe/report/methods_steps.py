@@ -165,7 +165,8 @@ def _say_means(cited: Cited, own: list[Done]) -> None:
         cited.say(f"Filters and resampling ran {engines.get(engine, f'with the engine {engine}')}.")
     for resampler in sorted({done.resampler for done in own} - {""}):
         cited.say(f"Resampling: {resampler.rstrip('.')}.")
-    scopes = sorted({dict(done.scaler).get("scope", "") for done in own} - {""})
+    scalers = [dict(done.scaler) for done in own]
+    scopes = sorted({s.get("scope", "") for s in scalers if s.get("kind") != "none"} - {""})
     if scopes:
         seen = "; ".join(SCOPES.get(scope, scope) for scope in scopes)
         cited.say(f"The scaler saw {seen}.")
@@ -193,8 +194,13 @@ def scaler_rows(attrs: dict) -> list[tuple[str, str]]:
     scaler = attrs.get("scaler")
     if not isinstance(scaler, dict):
         return []
-    names = {"scope": "Scaler saw", "n_samples": "Samples that the scaler saw",
-             "extents_hash": "Hash of what the scaler saw (FitScope)"}  # fmt: skip
+    names = {
+        "kind": "Scaler", "scope": "Scaler saw", "n_samples": "Samples that the scaler saw",
+        "extents_hash": "Hash of what the scaler saw (FitScope)",
+        "window_s": "Scaler looks back [s]", "step_s": "Scaler is renewed every [s]",
+    }  # fmt: skip
+    if scaler.get("kind") == "none":
+        return [("Scaler", "none")]
     rows = []
     for key in sorted(scaler, key=lambda k: ([*names, k].index(k), k)):
         value = scaler[key]

@@ -15,12 +15,12 @@ FD_LIMIT_MM = 0.5  # volumes beyond it are those that Power et al. (2012) leave 
 LOW_COVERAGE = 0.5
 MAX_PARCELS = 20
 MAX_LABELS = 30
-# Arrays of single-trial responses: name, axis with unit, whether its numbers are whole.
+# Arrays of single-trial responses: name, axis with unit, factor to it, whether whole numbers.
 BETAS = (
-    ("r2", "variance explained R² [%]", False),
-    ("hrf_index", "index of the response shape", True),
-    ("ridge_fraction", "fraction kept by ridge", False),
-    ("noise_ceiling", "noise ceiling [%]", False),
+    ("r2", "variance explained R² [%]", 100.0, False),
+    ("hrf_index", "index of the response shape", 1.0, True),
+    ("ridge_fraction", "fraction kept by ridge", 1.0, False),
+    ("noise_ceiling", "noise ceiling [%]", 1.0, False),
 )
 
 
@@ -153,14 +153,13 @@ def betas(recording: Recording) -> Iterator[Block]:
     """What the models of single trials explain, which response shapes they chose, the ceiling."""
     recording.need("r2", "the variance explained by the models of single trials")
     columns, whole = {}, []
-    for array, title, is_whole in BETAS:
+    for array, title, factor, is_whole in BETAS:
         values = recording.array(array)
         if values is None:
             continue
-        values = values.astype(float)
-        if title.endswith("[%]") and float(np.nanmax(np.abs(values), initial=0.0)) <= 1.0:
-            values = 100 * values
-        columns[title] = values
+        values = factor * values.astype(float)
+        # A sensor without signal has no response shape.
+        columns[title] = np.where(values < 0, np.nan, values) if is_whole else values
         whole += [title] if is_whole else []
     medians = ", ".join(
         f"{title.removesuffix(' [%]')} {wording.plain(np.nanmedian(v))}"
@@ -173,7 +172,7 @@ def betas(recording: Recording) -> Iterator[Block]:
     caption = f"Models of {wording.count(n, 'event')}, over sensors; medians: {medians}."
     alt = f"Distributions over sensors of: {', '.join(columns)}"
     yield qc_time_figures.histograms(columns, whole, alt, caption)
-    for array, title, _ in (BETAS[0], BETAS[3]):
+    for array, title, _, _ in (BETAS[0], BETAS[3]):
         if title not in columns:
             continue
         label = "R²" if array == "r2" else "ceiling"

@@ -116,27 +116,51 @@ def matching_of(recording: Recording) -> dict[str, Any] | None:
     return (recording.plan_attrs.get("event_matching") or {}).get(recording.name)
 
 
+def mismatch(recording: Recording) -> str:
+    """What the comparison of table and device says where the two disagree, else ""."""
+    found = matching_of(recording) or {}
+    share = found.get("label_agreement")
+    wrong = (
+        found.get("status") in ("device", "table")
+        or bool(found.get("relabelled")) or bool(found.get("trial_shift"))
+        or (share is not None and float(share) < 1)
+    )  # fmt: skip
+    return str(found.get("message") or "event table and device disagree") if wrong else ""
+
+
 def matching(recording: Recording) -> Iterator[Block]:
-    """Onsets of the sheet against the device's triggers: offset, drift, residual."""
+    """Onsets of the table against the device's triggers: offset, drift, residual."""
     found = matching_of(recording)
     if found is None:
         yield Text("The plan compared no triggers of the device with an event table.", "note")
         return
-    yield Heading("Device against event table")
+    yield Heading("Event table against the device's triggers")
     if found.get("message"):
-        yield Text(str(found["message"]))
-    offset, drift, residual = (
-        wording.number(found.get(k)) for k in ("offset_s", "drift_ms_per_min", "residual_s")
+        text = str(found["message"])
+        yield Text(f"{text[:1].upper()}{text[1:]}.", "warning" if mismatch(recording) else "")
+    offset, drift, residual, largest = (
+        wording.number(found.get(key))
+        for key in ("offset_s", "drift_ms_per_min", "residual_sd_s", "largest_difference_s")
     )
-    rows = (
-        ("Onsets are those of", str(found.get("source") or wording.NOTHING)),
-        ("Events in the table", wording.plain(found.get("n_sheet"))),
+    used = {"agree": "both agree", "device": "the device", "table": "the table"}
+    status = str(found.get("status") or "")
+    rows = [
+        ("Onsets that are used", used.get(status, status or wording.NOTHING)),
+        ("Triggers are from", str(found.get("source") or wording.NOTHING)),
+        ("Events in the table", wording.plain(found.get("n_table"))),
         ("Triggers of the device", wording.plain(found.get("n_device"))),
-        ("Offset", f"{wording.plain(offset, 4)} s"),
-        ("Drift", f"{wording.plain(drift)} ms/min"),
-        ("Residual", f"{wording.plain(1e3 * residual)} ms"),
-    )
-    yield Table("Event table and triggers", (Column("Quantity"), Column("Value")), rows)
+        ("Events with their trigger", wording.plain(found.get("n_matched"))),
+        ("Events without trigger", wording.plain(found.get("n_without_trigger"))),
+        ("Triggers without event", wording.plain(found.get("n_extra"))),
+        ("Offset of the clocks", f"{wording.plain(offset, 4)} s"),
+        ("Drift of the clocks", f"{wording.plain(drift)} ms/min"),
+        ("Residual s.d.", f"{wording.plain(1e3 * residual)} ms"),
+        ("Largest difference of onsets", f"{wording.plain(1e3 * largest)} ms"),
+        ("Shift in trials", wording.plain(found.get("trial_shift"))),
+        ("Labels that fit the trigger's code", wording.share(found.get("label_agreement"))),
+    ]
+    known = tuple(row for row in rows if not row[1].startswith(wording.NOTHING))
+    yield Table("Table and triggers", (Column("Quantity"), Column("Value")), known)
     if np.isfinite(offset) and np.isfinite(drift):
         span = extent(recording, recording.events["onset"].to_numpy(float))
         alt = f"Drift of the clocks {wording.plain(drift)} ms/min"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from braindecode_pipe.report import qc_summary, wording
+from braindecode_pipe.report import qc_events, qc_summary, wording
 from braindecode_pipe.report.data import page_name
 from braindecode_pipe.report.document import (
     Block,
@@ -81,6 +81,9 @@ def _measured(recording: Recording, page: Page) -> Overview:
     if wrong:
         concerns.append(f"response lag {lag}")
         gravity += 10
+    if qc_events.mismatch(recording):
+        concerns.append("event table and device disagree")
+        gravity += 2
     if bad_share > qc_summary.MAX_BAD_SHARE:
         concerns.append(f"{wording.share(bad_share, 0)} of the sensors are bad")
         gravity += 1
@@ -142,7 +145,8 @@ def _overview(order: list[Overview]) -> list[Block]:
         facts.append(Fact("Duration in sum", wording.duration(float(np.sum(lasted)))))
     text = (
         "The recordings that need a look stand first: panels that failed, then a response lag "
-        "that is not where it should be, then bad sensors, lost time, movement and warnings."
+        "that is not where it should be, then events that disagree with the device, then bad "
+        "sensors, lost time, movement and warnings."
     )
     return [Facts(tuple(facts)), Text(text, "note")]
 

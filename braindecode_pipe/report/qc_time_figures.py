@@ -214,23 +214,23 @@ def lag(
 
 
 def drift(
-    span: tuple[float, float], offset_s: float, drift_ms_per_min: float, residual_s: float,
+    span: tuple[float, float], offset_s: float, drift_ms_per_min: float, residual_sd_s: float,
     alt: str, caption: str,
 ) -> Figure:  # fmt: skip
-    """The line that was fitted to device time minus sheet time, with its residual."""
+    """The line that was fitted to the device's clock minus the table's, with its residual."""
     time = np.linspace(*_widened(span), 2)
     change = drift_ms_per_min * (time - time[0]) / 60
     with canvas(5.6, 2.2) as (figure, ax):
-        half = 1e3 * residual_s
+        half = 1e3 * residual_sd_s
         if np.isfinite(half):
             ax.fill_between(time, change - half, change + half, color=COLOURS[0], alpha=0.22, lw=0,
-                            label="± residual")  # fmt: skip
+                            label="± residual s.d.")  # fmt: skip
         ax.plot(time, change, color=COLOURS[0], lw=1.6, label="fitted")
         ax.axhline(0, color=MUTED, lw=0.8)
         ax.set_xlim(time[0], time[-1])
         ax.set_xlabel("time [s]")
         ax.set_ylabel("drift [ms]")
-        ax.set_title(f"device minus sheet, after an offset of {offset_s:.4g} s")
+        ax.set_title(f"device minus table, after an offset of {offset_s:.4g} s")
         ax.yaxis.set_major_locator(MaxNLocator(4))
         figure.legend(loc="outside right upper")
         return picture(figure, alt, caption)

@@ -29,7 +29,7 @@ TINY = {
     "eeg": {"n_runs": 2, "n_trials": 12, "draws": 20},
     "bold": {"n_runs": 2, "n_trials": 8, "draws": 20, "zero_shot": True},
 }
-ALLOWED_LINKS = ("#", "qc/", "../report.html")
+ALLOWED_LINKS = ("#", "qc/", "./", "../report.html")
 
 
 class Page(HTMLParser):
@@ -61,7 +61,7 @@ def fast_figures(monkeypatch):
     def picture(figure, alt, caption):
         return Figure(b"\x89PNG", alt, caption, 10, 10)
 
-    for module in ("figures", "maps", "qc_figures"):
+    for module in ("figures", "maps", "qc_figures", "qc_time_figures", "qc_ica_figures"):
         monkeypatch.setattr(f"braindecode_pipe.report.{module}.picture", picture)
 
 

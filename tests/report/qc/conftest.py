@@ -162,8 +162,8 @@ def bold_quality(case: str, names, n_times: int, texts: dict, seed: int) -> xr.D
         attrs["lost_labels"] = [texts["label"]]
     if case == "betas":
         variables |= {
-            "r2": ("sensor", rng.uniform(0, 40, n)),
-            "hrf_index": ("sensor", rng.integers(0, 20, n)),
+            "r2": ("sensor", rng.uniform(0, 0.4, n)),
+            "hrf_index": ("sensor", rng.integers(-1, 20, n)),
             "ridge_fraction": ("sensor", rng.choice([0.05, 0.5, 1.0], n)),
             "noise_ceiling": ("sensor", rng.uniform(0, 60, n)),
         }
