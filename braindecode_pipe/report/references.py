@@ -115,7 +115,7 @@ CITED_BY_STEPS = (
     (r"compcor", ("Behzadi 2007",)),
     (r"aroma", ("Pruim 2015",)),
     (r"scrub|framewise displacement", ("Power 2012",)),
-    (r"\bLSS\b|least squares.*separate", ("Mumford 2012",)),
+    (r"\bLSS\b", ("Mumford 2012",)),
     (r"glmsingle|glmdenoise", ("Prince 2022",)),
     (r"fractional ridge|ridge fraction", ("Rokem 2020",)),
 )

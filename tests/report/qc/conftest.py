@@ -12,6 +12,7 @@ import xarray as xr
 
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.report import ReportInputs
+from braindecode_pipe.report.document import Figure
 from braindecode_pipe.schema import (
     SCHEMA_VERSION,
     response_dataset,
@@ -296,3 +297,14 @@ def make_quality():
 def case(request):
     """Every kind of recording."""
     return request.param
+
+
+@pytest.fixture
+def fast_figures(monkeypatch):
+    """Figures without their pixels, for tests of what stands around them."""
+
+    def picture(figure, alt, caption):
+        return Figure(b"\x89PNG", alt, caption, 10, 10)
+
+    for module in ("maps", "qc_figures", "qc_time_figures", "qc_ica_figures"):
+        monkeypatch.setattr(f"braindecode_pipe.report.{module}.picture", picture)
