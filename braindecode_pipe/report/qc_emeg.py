@@ -320,7 +320,14 @@ def excerpt(recording: Recording) -> Iterator[Block]:
     gaps = recording.bad_spans
     inside = any(b >= time[0] and a <= time[-1] for a, b in gaps)
     caption = f"{alt}.{' Shaded: spans marked as bad.' if inside else ''}"
-    yield qc_time_figures.traces(time, values, [names[i] for i in rows], gaps, alt, caption)
+    zero = signal.kind == "response"
+    caption += " Dashed: onset of the event." if zero else ""
+    kinds = signal.sensors["kind"].astype(str).to_numpy()[rows]
+    if len(set(kinds)) > 1:
+        caption += " Each kind of sensor has its own scale."
+    yield qc_time_figures.traces(
+        time, values, [names[i] for i in rows], kinds, gaps, alt, caption, zero=zero
+    )
 
 
 def _mean_epoch(signal: Signal) -> np.ndarray:

@@ -12,6 +12,7 @@ from braindecode_pipe.report.document import Block, Column, Heading, Table, Text
 from braindecode_pipe.report.recording import Recording
 
 MAX_SPANS = 40
+LAG_UNITS = {"bold": "correlation", "evoked": "field power [s.d.]", "speech": "correlation"}
 
 
 def timing(recording: Recording) -> Iterator[Block]:
@@ -30,8 +31,9 @@ def timing(recording: Recording) -> Iterator[Block]:
     alt = f"{wording.count(len(onset), 'event')} over {wording.duration(span[1] - span[0])}"
     caption = f"{alt}, and the intervals between them."
     caption += " Shaded: spans marked as bad." if gaps else ""
+    duration = events["duration"].fillna(0).to_numpy(float)
     yield qc_time_figures.timeline(
-        onset, level or ["event"] * len(onset), span, gaps, alt, caption
+        onset, duration, level or ["event"] * len(onset), span, gaps, alt, caption
     )
 
 
@@ -172,34 +174,21 @@ def lag(recording: Recording) -> Iterator[Block]:
     """When the recording responds to events, without a look at what they were."""
     found = recording.lag
     if found is None:
-        yield Text("The response lag was not measured.", "note")
+        text = "Too few events, or responses without time: no response lag can be measured."
+        yield Text(text, "note")
         return
-    lags, curve = np.asarray(found.lags, float), np.asarray(found.curve, float)
-    if not lags.size or not np.isfinite(curve).any():
-        yield Text(str(getattr(found, "message", "") or "No response lag could be measured."),
-                   "note")  # fmt: skip
-        return
+    yield Heading("When does the recording respond?")
+    yield Text(f"{found.message[:1].upper()}{found.message[1:]}.", "warning" if found.shifted else "")
+    low, high = (float(v) for v in found.expected)
     peak = wording.number(found.lag)
-    expected = getattr(found, "expected", None)
-    expected = None if expected is None else (float(expected[0]), float(expected[1]))
-    null = (getattr(found, "null_low", None), getattr(found, "null_high", None))
-    null = None if any(part is None for part in null) else null
-    message = str(getattr(found, "message", "") or "")
-    if message:
-        yield Text(message, "warning" if outside(found) else "")
-    where = f"; expected {expected[0]:g} to {expected[1]:g} s" if expected else ""
     caption = (
-        "Response to any event at each lag, without a look at labels"
-        f"{': peak at ' + wording.plain(peak) + ' s' if np.isfinite(peak) else ''}{where}."
+        f"Response of {wording.count(found.n_events, 'training event')} at each lag, without a look "
+        f"at their labels; expected between {low:g} and {high:g} s. Grey: 95 % of designs that "
+        "never took place."
     )
-    alt = f"Response by lag, peak at {wording.plain(peak)} s{where}"
-    unit = str(getattr(found, "unit", "") or "response")
-    yield qc_time_figures.lag(lags, curve, null, peak, expected, unit, alt, caption)
-
-
-def outside(found: Any) -> bool:
-    """Whether a measured lag lies outside of what is expected."""
-    peak, expected = wording.number(found.lag), getattr(found, "expected", None)
-    if expected is None or not np.isfinite(peak):
-        return False
-    return not float(expected[0]) <= peak <= float(expected[1])
+    alt = f"Response by lag, peak at {wording.plain(peak)} s, expected {low:g} to {high:g} s"
+    yield qc_time_figures.lag(
+        np.asarray(found.lags, float), np.asarray(found.curve, float),
+        np.asarray(found.band, float), peak, (low, high),
+        LAG_UNITS.get(found.kind, "response"), alt, caption,
+    )  # fmt: skip

@@ -289,7 +289,8 @@ def lines_removed(
         ax.axhline(0, color=MUTED, lw=0.9)
         ax.vlines(index, before, after, color=RULE, lw=3)
         ax.plot(index, before, "s", ms=6, color=COLOURS[1], label="before")
-        ax.plot(index, after, "o", ms=6, color=COLOURS[0], label="after")
+        if np.isfinite(after).any():
+            ax.plot(index, after, "o", ms=6, color=COLOURS[0], label="after")
         ax.set_xticks(index, [f"{f:g}" for f in line])
         ax.set_xlim(-0.6, len(line) - 0.4)
         ax.set_xlabel("line frequency [Hz]")

@@ -71,7 +71,7 @@ def _measured(recording: Recording, page: Page) -> Overview:
     sensors, bad = qc_summary.sensor_counts(recording)
     good = recording.good_share
     moved = qc_summary.movement_of(recording)
-    lag, wrong, _ = qc_summary.lag_of(recording)
+    lag, wrong = qc_summary.lag_of(recording)
     failed = [b.title for s in page.sections for b in s.blocks if isinstance(b, Failed)]
     bad_share, lost = bad / sensors if sensors else 0.0, 1 - good if np.isfinite(good) else 0.0
     concerns, gravity = [], bad_share + lost

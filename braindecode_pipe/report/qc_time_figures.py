@@ -22,13 +22,14 @@ from braindecode_pipe.report.figures import (
 MAX_LEVELS = 12
 PIXELS = 1600  # columns of a picture: more points along time cannot be told apart
 MAX_ROWS = 300
+BAR_PIXELS = 6
 
 
 def _distinct(times: np.ndarray, span: tuple[float, float]) -> np.ndarray:
-    """One time per column of the picture, so that a day of events draws as fast as a minute."""
+    """Positions of one time per column of the picture, so that a day of events draws at once."""
     width = max(span[1] - span[0], np.finfo(float).tiny)
     columns = np.round((times - span[0]) / width * PIXELS)
-    return times[np.unique(columns, return_index=True)[1]]
+    return np.unique(columns, return_index=True)[1]
 
 
 def thinned(values: np.ndarray, most: int = PIXELS) -> np.ndarray:
@@ -44,6 +45,7 @@ def thinned(values: np.ndarray, most: int = PIXELS) -> np.ndarray:
 
 def timeline(
     onset: np.ndarray,
+    duration: np.ndarray,
     level: Sequence[str],
     span: tuple[float, float],
     gaps: Sequence[tuple[float, float]],
@@ -54,7 +56,7 @@ def timeline(
 
     Parameters
     ----------
-    onset : (n,) [s]
+    onset, duration : (n,) [s]; events that are wider than a line are drawn as bars
     level : (n,) labels; at most ``MAX_LEVELS`` get a row of their own
     span : start and end of the recording [s]
     gaps : spans that are marked as bad [s]
@@ -68,8 +70,12 @@ def timeline(
         left, right = axes
         _shade(left, gaps, span)
         for y, name in enumerate(order):
-            times = _distinct(onset[level == name], span)
-            left.vlines(times, y - 0.36, y + 0.36, color=colours[name], lw=0.9)
+            rows = np.flatnonzero(level == name)
+            rows = rows[_distinct(onset[rows], span)]
+            wide = rows[duration[rows] > BAR_PIXELS / PIXELS * (span[1] - span[0])]
+            left.broken_barh(list(zip(onset[wide], duration[wide])), (y - 0.28, 0.56), lw=0,
+                             color=colours[name], alpha=0.35)  # fmt: skip
+            left.vlines(onset[rows], y - 0.36, y + 0.36, color=colours[name], lw=0.9)
         left.set_yticks(range(len(order)), [short(v, 18) for v in order])
         left.set_ylim(len(order) - 0.5, -0.5)
         left.set_xlim(*_widened(span))
@@ -179,9 +185,9 @@ def movement(
 def lag(
     lags: np.ndarray,
     curve: np.ndarray,
-    null: tuple[np.ndarray, np.ndarray] | None,
-    chosen: float,
-    expected: tuple[float, float] | None,
+    band: np.ndarray,
+    peak: float,
+    expected: tuple[float, float],
     unit: str,
     alt: str,
     caption: str,
@@ -191,20 +197,18 @@ def lag(
     Parameters
     ----------
     lags, curve : (n,) [s], response
-    null : low and high end of the null band, (n,) or one number each; or None
-    chosen : the lag that was found [s], NaN for none
-    expected : where responses of this kind peak [s]; or None
+    band : (n,) upper end of what designs that never took place give
+    peak : the lag that was found [s], NaN for none
+    expected : where responses of this kind peak [s]
     """
     with canvas(6.4, 2.7) as (figure, ax):
-        if expected is not None:
-            ax.axvspan(*expected, color=COLOURS[2], alpha=0.16, lw=0, label="expected")
-        if null is not None:
-            low, high = (np.broadcast_to(np.asarray(v, float), lags.shape) for v in null)
-            ax.fill_between(lags, low, high, color="#b9c2cd", alpha=0.55, lw=0, label="no response")
+        ax.axvspan(*expected, color=COLOURS[2], alpha=0.16, lw=0, label="expected")
+        low = min(0.0, float(np.nanmin(curve))) if np.isfinite(curve).any() else 0.0
+        ax.fill_between(lags, low, band, color="#b9c2cd", alpha=0.55, lw=0, label="no response")
         ax.plot(lags, curve, color=COLOURS[0], lw=1.6, label="response")
-        if np.isfinite(chosen):
-            ax.axvline(chosen, color=COLOURS[1], lw=1.4, ls=(0, (4, 2)), label="peak")
-        ax.axhline(0, color=RULE, lw=0.8, zorder=0)
+        if np.isfinite(peak):
+            ax.axvline(peak, color=COLOURS[1], lw=1.4, ls=(0, (4, 2)), label="peak")
+        ax.axvline(0, color=MUTED, lw=0.8)
         ax.set_xlim(lags[0], lags[-1])
         ax.set_xlabel("time after event onset [s]")
         ax.set_ylabel(unit)
@@ -236,30 +240,44 @@ def drift(
         return picture(figure, alt, caption)
 
 
-def traces(time: np.ndarray, signals: np.ndarray, names: Sequence[str],
-           gaps: Sequence[tuple[float, float]], alt: str, caption: str) -> Figure:  # fmt: skip
-    """An excerpt of the preprocessed signals, one line per sensor.
+def traces(
+    time: np.ndarray,
+    signals: np.ndarray,
+    names: Sequence[str],
+    kinds: Sequence[str],
+    gaps: Sequence[tuple[float, float]],
+    alt: str,
+    caption: str,
+    zero: bool = False,
+) -> Figure:
+    """An excerpt of the preprocessed signals, one line per sensor; a scale for each kind.
 
     Parameters
     ----------
     time : (n_times,) [s]
     signals : (n_sensors, n_times)
+    names, kinds : (n_sensors,)
     gaps : spans that are marked as bad [s]
+    zero : mark the time 0, the onset of an event
     """
-    spread = np.nanmedian(np.abs(signals - np.nanmedian(signals, axis=1, keepdims=True)))
-    finite = np.abs(signals[np.isfinite(signals)])
-    step = 6 * spread if spread > 0 else (float(finite.max(initial=0.0)) or 1.0)
+    centred = signals - np.nanmedian(signals, axis=1, keepdims=True)
+    kinds = np.asarray(kinds, object)
+    for kind in dict.fromkeys(kinds):
+        rows = kinds == kind
+        spread = np.nanmedian(np.abs(centred[rows]))
+        finite = np.abs(centred[rows][np.isfinite(centred[rows])])
+        step = 6 * spread if spread > 0 else (float(finite.max(initial=0.0)) or 1.0)
+        # Past two neighbours a line would only black out the others.
+        centred[rows] = np.clip(centred[rows] / step, -2.2, 2.2)
     with canvas(8.2, 0.7 + 0.17 * max(len(names), 6)) as (figure, ax):
         inside = [(max(a, time[0]), min(b, time[-1])) for a, b in gaps]
         _shade(ax, [(a, b) for a, b in inside if b >= a], (time[0], time[-1]))
-        for row, values in enumerate(signals):
-            shown = values - np.nanmedian(values)
-            # Past two neighbours a line would only black out the others.
-            shown = np.clip(shown, -2.2 * step, 2.2 * step)
-            ax.plot(time, shown - row * step, color=INK, lw=0.5)
-        ax.set_yticks([-i * step for i in range(len(names))], [short(v, 12) for v in names],
-                      fontsize=7)  # fmt: skip
-        ax.set_ylim(-(len(names) - 0.2) * step, 0.9 * step)
+        if zero and time[0] <= 0 <= time[-1]:
+            ax.axvline(0, color=COLOURS[1], lw=1, ls=(0, (4, 2)))
+        for row, values in enumerate(centred):
+            ax.plot(time, values - row, color=INK, lw=0.5)
+        ax.set_yticks([-i for i in range(len(names))], [short(v, 12) for v in names], fontsize=7)
+        ax.set_ylim(0.2 - len(names), 0.9)
         ax.set_xlim(time[0], time[-1])
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)

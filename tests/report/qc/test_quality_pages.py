@@ -186,13 +186,14 @@ def test_a_recording_called_index_keeps_its_page():
 
 
 @pytest.mark.usefixtures("fast_figures")
-@pytest.mark.parametrize(("peak", "wrong"), [(0.4, True), (5.0, False), (float("nan"), False)])
+@pytest.mark.parametrize(("peak", "wrong"), [(0.4, True), (5.0, False), (None, False)])
 def test_response_lag_is_drawn_and_judged(peak, wrong, make_quality, tmp_path, monkeypatch):
-    message = "response peaks 0.4 s after onset, expected 4-7 s: onsets may be shifted"
+    message = "Response peaks 0.4 s after onset, expected 4-7 s: onsets may be shifted"
     lags = np.linspace(0, 12, 25)
     found = SimpleNamespace(
-        lags=lags, curve=np.exp(-((lags - 5) ** 2)), null_low=-0.1, null_high=0.1, lag=peak,
-        expected=(4.0, 7.0), message=message if wrong else "",
+        kind="bold", lags=lags, curve=np.exp(-((lags - 5) ** 2)), band=np.full(25, 0.1), lag=peak,
+        expected=(4.0, 7.0), n_events=30, shifted=wrong,
+        message=message if wrong else "no clear response",
     )  # fmt: skip
     monkeypatch.setattr(recording.Recording, "lag", found)
     files = pages_of(make_quality(tmp_path / "in", "bold"))
