@@ -178,12 +178,13 @@ def lag(recording: Recording) -> Iterator[Block]:
         yield Text(text, "note")
         return
     yield Heading("When does the recording respond?")
-    yield Text(f"{found.message[:1].upper()}{found.message[1:]}.", "warning" if found.shifted else "")
+    text = f"{found.message[:1].upper()}{found.message[1:]}."
+    yield Text(text, "warning" if found.shifted else "")
     low, high = (float(v) for v in found.expected)
     peak = wording.number(found.lag)
     caption = (
-        f"Response of {wording.count(found.n_events, 'training event')} at each lag, without a look "
-        f"at their labels; expected between {low:g} and {high:g} s. Grey: 95 % of designs that "
+        f"Response to {wording.count(found.n_events, 'training event')} at each lag, without a "
+        f"look at labels; expected between {low:g} and {high:g} s. Grey: 95 % of designs that "
         "never took place."
     )
     alt = f"Response by lag, peak at {wording.plain(peak)} s, expected {low:g} to {high:g} s"
