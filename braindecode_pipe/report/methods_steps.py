@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import braindecode_pipe
 from braindecode_pipe.errors import BraindecodePipeError
 from braindecode_pipe.report import wording
 from braindecode_pipe.report.document import Block, Heading, Items, Text
@@ -141,7 +142,10 @@ def _say_family(
     if not loose:
         keys += [] if bold else ["Appelhoff 2019"]
         keys += ["Gorgolewski 2016"]
-    tool = "Nilearn" if bold else "MNE-Python"
+    versions = study.inputs.versions
+    tool = " ".join(filter(None, ("Nilearn", versions.get("nilearn")) if bold
+                           else ("MNE-Python", versions.get("mne"))))  # fmt: skip
+    tool += f" in braindecode_pipe {braindecode_pipe.__version__}"
     source = "" if loose else " from BIDS"
     steps = joint_steps([done.steps for done in own])
     listed = "; ".join(

@@ -48,10 +48,9 @@ def extent(recording: Recording, onset: np.ndarray) -> tuple[float, float]:
 
 def in_bad_spans(recording: Recording) -> int | None:
     """How many events have a sample of their window in a bad span; None without such spans."""
-    time = recording.time
-    if time is None or "time_good" not in recording.root.coords or recording.events.empty:
+    gaps = np.array(recording.bad_spans, float).reshape(-1, 2)
+    if not len(gaps) or recording.events.empty:
         return None
-    bad = ~np.asarray(recording.root["time_good"].values, bool)
     window = recording.study.section("train", "windows")
     onset = recording.events["onset"].to_numpy(float)
     duration = recording.events["duration"].fillna(0).to_numpy(float)
@@ -59,10 +58,9 @@ def in_bad_spans(recording: Recording) -> int | None:
     delay = float(delay) if isinstance(delay, (int, float)) else 0.0
     start = onset + float(window.get("tmin") or 0.0) + delay
     stop = onset + (duration if window.get("tmax") is None else float(window["tmax"])) + delay
-    count = np.r_[0, np.cumsum(bad, dtype=np.int64)]
-    first = np.searchsorted(time, start)
-    last = np.maximum(np.searchsorted(time, stop, side="right"), first)
-    return int((count[last] > count[first]).sum())
+    # The first gap that ends after the window began; behind the last one lies a gap at infinity.
+    begins = np.append(gaps[:, 0], np.inf)[np.searchsorted(gaps[:, 1], start)]
+    return int((begins <= stop).sum())
 
 
 def drop_log(recording: Recording) -> Iterator[Block]:

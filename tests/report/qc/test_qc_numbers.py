@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 
 from braindecode_pipe.report import (
     maps,
@@ -173,16 +172,16 @@ def test_windows_that_meet_bad_spans_are_counted():
     onset = np.sort(rng.uniform(0, 58, 80))
     window = {"tmin": -0.2, "tmax": None, "delay": 0.1}
     events = pd.DataFrame({"onset": onset, "duration": rng.uniform(0.1, 0.5, 80)})
-    fake = SimpleNamespace(
-        time=time, events=events, root=xr.Dataset(coords={"time_good": ("time", ~bad)}),
-        study=SimpleNamespace(section=lambda *_: window),
-    )  # fmt: skip
+    study = SimpleNamespace(section=lambda *_: window)
+    fake = SimpleNamespace(events=events, bad_spans=recording.runs(time, bad), study=study)
     naive = 0
     for row in events.itertuples():
         low, high = row.onset - 0.2 + 0.1, row.onset + row.duration + 0.1
         naive += bool(bad[(time >= low) & (time <= high)].any())
     assert 0 < naive < 80
     assert qc_events.in_bad_spans(fake) == naive
+    fake.bad_spans = []
+    assert qc_events.in_bad_spans(fake) is None
 
 
 def test_names_on_heads_and_shafts():
