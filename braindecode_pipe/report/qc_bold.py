@@ -126,7 +126,7 @@ def coverage(recording: Recording) -> Iterator[Block]:
     low = int((share < LOW_COVERAGE).sum())
     if lost:
         yield Text(
-            f"Lost, since outside of the recording: {wording.count(len(lost), 'label')} of the "
+            f"Lost, without a voxel that has signal: {wording.count(len(lost), 'label')} of the "
             f"atlas: {wording.joined(lost, MAX_LABELS)}.", "warning",
         )  # fmt: skip
     caption = (

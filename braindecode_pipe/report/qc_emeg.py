@@ -131,11 +131,9 @@ def spectra(recording: Recording) -> Iterator[Block]:
 def line_frequencies(recording: Recording, top: float) -> list[float]:
     """Line frequencies and harmonics that the recipe or the store names, up to ``top`` [Hz]."""
     stored = recording.array("line")
-    if stored is not None:
-        found = [float(f) for f in stored]
-    else:
-        base = [float(f) for f in recording.section.get("notch") or [] if f > 0]
-        found = [f * k for f in base for k in range(1, int(top // f) + 1)]
+    base = [float(f) for f in recording.section.get("notch") or [] if f > 0]
+    found = [] if stored is None else [float(f) for f in stored]
+    found += [f * k for f in base for k in range(1, int(top // f) + 1)]
     return sorted({f for f in found if 0 < f <= top})[:MAX_LINES]
 
 
@@ -191,12 +189,14 @@ def line_noise(recording: Recording) -> Iterator[Block]:
     caption = "How far the power at each line stands above its neighbours, median of good sensors."
     if not np.isfinite(stands["after"]).all():
         caption += " Lines without a value after it lie above the low-pass or the new rate."
-    before, after = recording.array("line_power_before"), recording.array("line_power_after")
-    if before is not None and after is not None and len(before) == len(lines):
-        gain = [10 * np.log10(a / b) if a > 0 and b > 0 else np.nan
-                for a, b in zip(after.astype(float), before.astype(float))]  # fmt: skip
-        said = ", ".join(f"{f:g} Hz {_db(g)}" for f, g in zip(lines, gain) if np.isfinite(g))
-        caption += f" Change of the power at the lines by their removal: {said}." if said else ""
+    removed = [recording.array(n) for n in ("line", "line_power_before", "line_power_after")]
+    if all(values is not None for values in removed):
+        said = [
+            f"{f:g} Hz {_db(10 * np.log10(a / b))}"
+            for f, b, a in zip(*(values.astype(float) for values in removed))
+            if a > 0 and b > 0
+        ]
+        caption += f" Change of the power at the lines by their removal: {', '.join(said)}."
     yield qc_figures.lines_removed(np.array(lines), stands["before"], stands["after"],
                                    f"Line noise above its neighbours; {text}", caption)  # fmt: skip
 
@@ -281,7 +281,12 @@ def _component_table(labels, score, variance, excluded) -> Table:
 
 
 def head_movement(recording: Recording) -> Iterator[Block]:
-    """Movement of the head against the sensors, relative to its first position."""
+    """Movement between head and helmet: the helmet seen from the head, against its first place.
+
+    Shifts are differences; a rotation is ``R_t R_0^-1``, as a rotation vector.
+    """
+    from scipy.spatial.transform import Rotation
+
     position = recording.need("head_position", "the position of the head", "head")
     time = recording.need("head_time", "the times of the head's position").astype(float)
     position = position.astype(float)
@@ -289,10 +294,12 @@ def head_movement(recording: Recording) -> Iterator[Block]:
         yield Text("The position of the head was never found.", "warning")
         return
     shift = 1e3 * (position[:, :3] - position[0, :3])
-    turn = np.rad2deg(position[:, 3:] - position[0, 3:])
+    rotation = Rotation.from_rotvec(position[:, 3:])
+    turn = np.rad2deg((rotation * rotation[0].inv()).as_rotvec())
     most = float(np.nanmax(np.linalg.norm(shift, axis=1)))
     caption = (
-        f"Movement of the head relative to its first position: at most {wording.plain(most)} mm, "
+        "Movement between head and helmet (the helmet seen from the head), relative to the first "
+        f"position: at most {wording.plain(most)} mm, "
         f"{wording.plain(float(np.nanmax(np.abs(turn))))}°."
     )
     alt = f"Head movement over {wording.duration(time[-1] - time[0])}; at most {most:.1f} mm"

@@ -165,13 +165,14 @@ def reach(recording: Recording) -> Iterator[Block]:
     if half == 0:
         yield Text("No filter ran: no sample reaches into another.", "note")
         return
-    purge = wording.number(recording.study.section("split").get("purge_s") or 0.0)
+    purge = recording.study.section("split").get("purge_s") or 0.0
+    far = "as far as that" if purge == "auto" else f"{wording.plain(purge)} s"
     yield Text(
         f"A filtered sample is made of the recording within {wording.plain(half)} s on both sides. "
         f"Closer than that to its ends and to annotated breaks it is made of less. Windows of "
         f"training and test in one recording share no sample where they are "
-        f"{wording.plain(2 * half)} s apart or more; the split purges {wording.plain(purge)} s "
-        "around the test windows.", "note",
+        f"{wording.plain(2 * half)} s apart or more; the split purges {far} around the test "
+        "windows.", "note",
     )  # fmt: skip
 
 

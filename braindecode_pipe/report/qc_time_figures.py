@@ -282,7 +282,7 @@ def traces(
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.set_xlabel("time [s]")
-        return picture(figure, alt, caption)
+        return picture(figure, alt, caption, few_colours=True)
 
 
 def carpet(

@@ -58,7 +58,7 @@ def shape(html: bytes) -> set[tuple]:
 def fast_figures(monkeypatch):
     """Figures without their pixels: drawing is tested elsewhere, alternative texts are not."""
 
-    def picture(figure, alt, caption):
+    def picture(figure, alt, caption, few_colours=False):
         return Figure(b"\x89PNG", alt, caption, 10, 10)
 
     for module in ("figures", "maps", "qc_figures", "qc_time_figures", "qc_ica_figures"):

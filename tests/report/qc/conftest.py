@@ -303,7 +303,7 @@ def case(request):
 def fast_figures(monkeypatch):
     """Figures without their pixels, for tests of what stands around them."""
 
-    def picture(figure, alt, caption):
+    def picture(figure, alt, caption, few_colours=False):
         return Figure(b"\x89PNG", alt, caption, 10, 10)
 
     for module in ("maps", "qc_figures", "qc_time_figures", "qc_ica_figures"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from braindecode_pipe.report import (
+    figures,
     maps,
     methods_steps,
     qc_emeg,
@@ -233,3 +236,14 @@ def test_every_citation_has_its_reference():
     for pattern, keys in references.CITED_BY_STEPS:
         assert set(keys) <= set(references.REFERENCES), pattern
     assert set(references.CASE_MATTERS) <= {pattern for pattern, _ in references.CITED_BY_STEPS}
+
+
+def test_line_drawings_with_a_palette_look_the_same():
+    made = []
+    for few in (False, True):
+        with figures.canvas(3, 2) as (figure, ax):
+            ax.plot(np.random.default_rng(0).normal(size=400), color=figures.INK, lw=0.5)
+            made.append(figures.picture(figure, "alt", "caption", few_colours=few).png)
+    images = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int) for png in made]
+    assert np.abs(images[0] - images[1]).max() <= 12 and (images[1][0, 0] == 255).all()
+    assert len(made[1]) < 0.75 * len(made[0])
