@@ -49,7 +49,7 @@ STAGES = {
         Stage(
             "report",
             ("study", "plan", "split", "preprocess", "embed", "train", "evaluate", "report"),
-            ("report",),
+            ("report", "fitting"),
             ("matplotlib", "jinja2", "mne"),
         ),
     )

@@ -20,6 +20,8 @@ from braindecode_pipe.report.html import render, render_index
 from braindecode_pipe.report.markdown import metrics_csv, metrics_json, render_markdown
 from braindecode_pipe.report.methods import methods_section, provenance_section
 from braindecode_pipe.report.qc import qc_page
+from braindecode_pipe.report.qc_index import index_page, overview
+from braindecode_pipe.report.recording import Recording
 from braindecode_pipe.report.results import (
     people_section,
     results_section,
@@ -44,10 +46,24 @@ def build(inputs: ReportInputs, out: Path) -> None:
         "metrics.csv": metrics_csv(records),
     }
     if study.section("report").get("qc", True):
-        for name in inputs.signals:
-            files[f"qc/{page_name(name)}"] = render(qc_page(study, name))
+        files.update(quality_pages(study))
     attrs = {"kind": "qc", "stage": "report", "data_origin": study.data_origin}
     write_store(out, {}, attrs=attrs, files=files)
+
+
+def quality_pages(study: Study) -> dict[str, bytes]:
+    """A page per recording, and one that lists them with the worst first."""
+    names = list(study.inputs.signals)
+    files: dict[str, bytes] = {}
+    overviews = []
+    for before, name, after in zip(["", *names], names, [*names[1:], ""]):
+        recording = Recording(study, name)
+        page = qc_page(recording, (before, after))
+        files[f"qc/{page_name(name)}"] = render(page)
+        overviews.append(overview(recording, page))
+    if names:
+        files["qc/index.html"] = render(index_page(study, overviews))
+    return files
 
 
 def study_page(study: Study) -> Page:

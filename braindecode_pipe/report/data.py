@@ -18,6 +18,7 @@ from braindecode_pipe.report.document import (
     Heading,
     Items,
     Link,
+    Links,
     Section,
     Table,
     Text,
@@ -32,7 +33,7 @@ MAX_ENTRIES = 50
 def page_name(recording: str) -> str:
     """File name of a recording's quality page, safe for any recording id."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", recording).lstrip(".") or "recording"
-    if safe != recording or len(safe) > 120:
+    if safe != recording or len(safe) > 120 or safe.lower() == "index":
         safe = f"{safe[:100]}-{hashlib.sha256(recording.encode()).hexdigest()[:8]}"
     return f"{safe}.html"
 
@@ -155,6 +156,8 @@ def _recordings(study: Study) -> Iterator[Block]:
     )  # fmt: skip
     note = ("The name of a recording leads to its quality page.",) if pages else ()
     yield Table("Recordings", columns, tuple(rows), note)
+    if pages and study.inputs.signals:
+        yield Links((Link("Quality of all recordings, the worst first", "qc/index.html"),))
 
 
 def _exclusions(study: Study) -> Iterator[Block]:

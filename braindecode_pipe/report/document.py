@@ -50,6 +50,18 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A table cell that also draws its number: ``share`` (0 to 1) as a bar, ``look`` marks it."""
+
+    text: str
+    share: float
+    look: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Column:
     """Head of a table column; numbers are set to the right."""
 
@@ -59,7 +71,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: ``rows`` of text, numbers as text, or :class:`Link`.
+    """A table: ``rows`` of text, numbers as text, :class:`Link` or :class:`Level`.
 
     ``folded`` tables show their caption until a reader opens them.
     """
@@ -67,7 +79,7 @@ class Table:
     kind: ClassVar[str] = "table"
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str | Link, ...], ...]
+    rows: tuple[tuple[str | Link | Level, ...], ...]
     notes: tuple[str, ...] = ()
     folded: bool = False
 
@@ -138,6 +150,31 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """One number that a reader looks for first; ``look`` says why it deserves a look, or ""."""
+
+    name: str
+    value: str
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The numbers at the head of a page."""
+
+    kind: ClassVar[str] = "facts"
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class Links:
+    """A line of links to other pages of the same report."""
+
+    kind: ClassVar[str] = "links"
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True)
 class Code:
     """Preformatted text."""
 
@@ -155,7 +192,9 @@ class Failed:
     cause: str
 
 
-Block = Text | Heading | Items | Table | Figure | Verdict | Gallery | Code | Failed
+Block = (
+    Text | Heading | Items | Table | Figure | Verdict | Gallery | Facts | Links | Code | Failed
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +210,8 @@ class Section:
 class Page:
     """A whole page.
 
-    ``data_origin`` other than ``recorded`` puts a banner on top and a mark on every number.
+    ``data_origin`` other than ``recorded`` puts a banner on top and a mark on every number;
+    ``back`` are the links above the title; ``wide`` pages have no list of contents at the side.
     """
 
     title: str
@@ -179,7 +219,8 @@ class Page:
     data_origin: str
     sections: tuple[Section, ...]
     alerts: tuple[Failed, ...] = ()
-    back: Link | None = None
+    back: tuple[Link, ...] = ()
+    wide: bool = False
 
 
 def cause_of(error: BaseException) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 
 from braindecode_pipe.report.document import Figure
 
@@ -52,13 +53,21 @@ def canvas(width: float, height: float, **grid):
         yield figure, figure.subplots(**grid)
 
 
-def picture(figure: Canvas, alt: str, caption: str) -> Figure:
-    """Encode a figure as PNG at twice the CSS resolution, without date or software version."""
+def picture(figure: Canvas, alt: str, caption: str, few_colours: bool = False) -> Figure:
+    """Encode a figure as PNG at twice the CSS resolution, without date or software version.
+
+    Line drawings of ``few_colours`` get a palette of 256: fewer bytes, no difference to see.
+    """
     buffer = io.BytesIO()
     figure.savefig(
         buffer, format="png", dpi=2 * PIXELS_PER_INCH, facecolor="white",
         metadata={"Software": None, "Creation Time": None},
     )  # fmt: skip
+    if few_colours:
+        image = Image.open(buffer).convert("RGB")
+        image = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
     width, height = (round(v * PIXELS_PER_INCH) for v in figure.get_size_inches())
     return Figure(buffer.getvalue(), alt, caption, width, height)
 

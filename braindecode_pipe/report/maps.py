@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
 
 from braindecode_pipe.report.document import Figure
 from braindecode_pipe.report.figures import COLOURS, INK, MUTED, RULE, canvas, picture, short
@@ -29,12 +30,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Values:
-    """What is mapped: ``values (component, sensor)``, a name per component, and their unit."""
+    """What is mapped: ``values (component, sensor)``, a name per component, and their unit.
+
+    ``grey`` values are drawn as an image of the head, with the border of the voxels around them.
+    """
 
     values: np.ndarray
     labels: tuple[str, ...]
     unit: str
     signed: bool
+    grey: bool = False
 
     def limit(self) -> float:
         """Magnitude at the end of the colours: the largest, or the 99.5th percentile of many.
@@ -49,10 +54,15 @@ class Values:
 
     @property
     def colours(self) -> str:
+        if self.grey:
+            return "gray"
         return "RdBu_r" if self.signed else "viridis"
 
     @property
     def range(self) -> tuple[float, float]:
+        if self.grey and np.isfinite(self.values).any():
+            low = float(np.nanpercentile(self.values, 1))
+            return low, max(self.limit(), low + abs(low) * 1e-6)
         return (-self.limit() if self.signed else 0.0), self.limit()
 
 
@@ -105,7 +115,7 @@ def sensor_maps(
         rows = np.flatnonzero(sensors["kind"].astype(str) == kind)
         part = sensors.iloc[rows]
         chosen = Values(values.values[:MAX_COMPONENTS, rows], values.labels[:MAX_COMPONENTS],
-                        values.unit, values.signed)  # fmt: skip
+                        values.unit, values.signed, values.grey)  # fmt: skip
         text = caption
         if len(values.labels) > MAX_COMPONENTS:
             text += f" The first {MAX_COMPONENTS} of {len(values.labels)} maps are shown."
@@ -270,6 +280,23 @@ def slices(
         return picture(figure, alt, f"{caption} Left of the head is left.")
 
 
+def border(inside: np.ndarray) -> np.ndarray:
+    """Sides of pixels between inside and outside: (n_sides, 2 ends, 2 coordinates).
+
+    Parameters
+    ----------
+    inside : (n_x, n_y) bool; pixel (i, j) reaches from i - 0.5 to i + 0.5
+    """
+    padded = np.pad(inside, 1)
+    sides = []
+    for axis in (0, 1):
+        at = np.argwhere(np.diff(padded.astype(np.int8), axis=axis) != 0) - 1.0
+        along = np.eye(2)[1 - axis] / 2
+        middle = at + np.eye(2)[axis] / 2
+        sides.append(np.stack([middle - along, middle + along], axis=1))
+    return np.concatenate(sides)
+
+
 def _slice(ax, plane: np.ndarray, values: Values, aspect: float, under: np.ndarray | None):
     if under is not None and np.isfinite(under).any():
         low, high = np.nanpercentile(under, [1, 99.5])
@@ -282,6 +309,8 @@ def _slice(ax, plane: np.ndarray, values: Values, aspect: float, under: np.ndarr
     low, high = values.range
     image = ax.imshow(np.nan_to_num(plane).T, origin="lower", cmap=values.colours, vmin=low,
                       vmax=high, alpha=alpha.T, aspect=aspect, interpolation="nearest")  # fmt: skip
+    if values.grey:
+        ax.add_collection(LineCollection(border(np.isfinite(plane)), colors=COLOURS[1], lw=0.9))
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

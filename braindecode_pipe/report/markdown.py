@@ -55,6 +55,11 @@ def _block(block: Block) -> list[str]:
         return [f"*Figure.* {escape(block.caption)} {escape(block.alt)}.", ""]
     if block.kind == "failed":
         return [f"**FAILED: {escape(block.title)}.** {escape(block.cause)}", ""]
+    if block.kind == "facts":
+        looks = [(f, f" ({f.look})" if f.look else "") for f in block.facts]
+        return [*(f"- {escape(f.name)}: {escape(f.value + look)}" for f, look in looks), ""]
+    if block.kind == "links":
+        return [escape(", ".join(map(str, block.links))), ""]
     if block.kind == "verdict":
         state = {True: "Evidence.", False: "No evidence."}.get(block.evidence, "")
         facts = "; ".join(f"{name} {value}" for name, value in block.facts)

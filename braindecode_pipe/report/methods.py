@@ -22,66 +22,21 @@ from braindecode_pipe.report.document import (
     attempt,
 )
 from braindecode_pipe.report.gallery import Shelf
+from braindecode_pipe.report.methods_steps import say_preprocess
+from braindecode_pipe.report.references import REFERENCES, Cited
 from braindecode_pipe.report.study import Study
 from braindecode_pipe.store import store_attrs, store_hash
 
-REFERENCES = {
-    "Gramfort 2013": "Gramfort A, et al. (2013). MEG and EEG data analysis with MNE-Python. "
-    "Frontiers in Neuroscience 7:267. doi:10.3389/fnins.2013.00267",
-    "Appelhoff 2019": "Appelhoff S, et al. (2019). MNE-BIDS: organizing electrophysiological data "
-    "into the BIDS format and facilitating their analysis. Journal of Open Source Software "
-    "4(44):1896. doi:10.21105/joss.01896",
-    "Abraham 2014": "Abraham A, et al. (2014). Machine learning for neuroimaging with "
-    "scikit-learn. Frontiers in Neuroinformatics 8:14. doi:10.3389/fninf.2014.00014",
-    "Gorgolewski 2016": "Gorgolewski KJ, et al. (2016). The brain imaging data structure, a format "
-    "for organizing and describing outputs of neuroimaging experiments. Scientific Data 3:160044. "
-    "doi:10.1038/sdata.2016.44",
-    "Esteban 2019": "Esteban O, et al. (2019). fMRIPrep: a robust preprocessing pipeline for "
-    "functional MRI. Nature Methods 16:111-116. doi:10.1038/s41592-018-0235-4",
-    "Dupré la Tour 2022": "Dupré la Tour T, et al. (2022). Feature-space selection with banded "
-    "ridge regression. NeuroImage 264:119728. doi:10.1016/j.neuroimage.2022.119728",
-    "Défossez 2023": "Défossez A, et al. (2023). Decoding speech perception from non-invasive "
-    "brain recordings. Nature Machine Intelligence 5:1097-1107. doi:10.1038/s42256-023-00714-5",
-    "Radford 2021": "Radford A, et al. (2021). Learning transferable visual models from natural "
-    "language supervision. ICML, PMLR 139:8748-8763.",
-    "Haufe 2014": "Haufe S, et al. (2014). On the interpretation of weight vectors of linear "
-    "models in multivariate neuroimaging. NeuroImage 87:96-110. "
-    "doi:10.1016/j.neuroimage.2013.10.067",
-    "Reimers 2019": "Reimers N, Gurevych I (2019). Sentence-BERT: sentence embeddings using "
-    "Siamese BERT-networks. EMNLP-IJCNLP, 3982-3992. doi:10.18653/v1/D19-1410",
-    "Wang 2020": "Wang W, et al. (2020). MiniLM: deep self-attention distillation for "
-    "task-agnostic compression of pre-trained transformers. NeurIPS 33:5776-5788.",
-    "Tan 2019": "Tan M, Le QV (2019). EfficientNet: rethinking model scaling for convolutional "
-    "neural networks. ICML, PMLR 97:6105-6114.",
-    "Ojala 2010": "Ojala M, Garriga GC (2010). Permutation tests for studying classifier "
-    "performance. Journal of Machine Learning Research 11:1833-1863.",
-}
-
-
-class Cited:
-    """Sentences, and the references that they cite in order of first use."""
-
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-        self.keys: list[str] = []
-
-    def say(self, text: str, *keys: str) -> None:
-        self.keys += [key for key in keys if key not in self.keys]
-        if keys:
-            text = f"{text.removesuffix('.')} ({'; '.join(keys)})."
-        self.sentences.append(text)
-
 
 def methods_section(study: Study) -> Section:
-    """A paragraph that can go into a paper, from the resolved recipe."""
+    """A paragraph that can go into a paper: what ran, by the stores and the resolved recipe."""
     return Section("methods", "Methods", tuple(attempt("methods", _methods, study)))
 
 
 def _methods(study: Study) -> Iterator[Block]:
     cited = Cited()
     recipe = Recipe.model_validate(study.recipe)
-    types = {str(v) for v in study.recordings["datatype"]}
-    _say_preprocess(cited, recipe, types, study)
+    say_preprocess(cited, study)
     _say_embed(cited, recipe, study)
     _say_train(cited, recipe)
     _say_evaluate(cited, recipe)
@@ -91,57 +46,6 @@ def _methods(study: Study) -> Iterator[Block]:
     references += [str(r) for r in store_attrs(study.inputs.plan).get("dataset_references") or []]
     yield Heading("References")
     yield Items(tuple(references))
-
-
-def _say_preprocess(cited: Cited, recipe: Recipe, types: set[str], study: Study) -> None:
-    if types & {"eeg", "meg", "ieeg"}:
-        part, steps = recipe.preprocess.emeg, []
-        if part.reference:
-            steps.append(f"referenced to the {part.reference}")
-        if part.notch:
-            steps.append("notch-filtered at " + ", ".join(f"{f:g}" for f in part.notch) + " Hz")
-        if part.l_freq or part.h_freq:
-            low, high = part.l_freq or 0, f"{part.h_freq:g} Hz" if part.h_freq else "Nyquist"
-            steps.append(f"band-pass filtered from {low:g} Hz to {high}")
-        if part.reject_amplitude:
-            limits = ", ".join(f"{k} {v:g}" for k, v in part.reject_amplitude.items())
-            steps.append(f"freed of spans above an amplitude limit [SI units] ({limits})")
-        if part.sfreq:
-            steps.append(f"resampled to {part.sfreq:g} Hz")
-        if part.scaler == "robust":
-            steps.append("scaled per channel by median and interquartile range")
-        if part.clamp:
-            steps.append(f"clamped at ±{part.clamp:g}")
-        bads = {"interpolate": "interpolated", "drop": "dropped", "keep": "kept and marked"}
-        cited.say(
-            "EEG, MEG and intracranial recordings were read from BIDS and processed with "
-            f"MNE-Python: {', '.join(steps) or 'no step'}; bad channels were {bads[part.bads]}.",
-            "Gramfort 2013", "Appelhoff 2019", "Gorgolewski 2016",
-        )  # fmt: skip
-    if "epochs" in types:
-        cited.say("Recordings that came already epoched were read with MNE-Python.",
-                  "Gramfort 2013")  # fmt: skip
-    if types & {"bold", "parcels"}:
-        part, steps = recipe.preprocess.bold, []
-        if recipe.plan.derivatives == "fmriprep":
-            origin = "preprocessed by fMRIPrep"
-            if study.data_origin == "simulated":
-                origin = "simulated in the form of fMRIPrep's output"
-            cited.say(f"The images had been {origin}.", "Esteban 2019")
-        if part.dummy_scans:
-            steps.append(f"without the first {part.dummy_scans} volumes")
-        if part.smoothing_fwhm:
-            steps.append(f"smoothed with {part.smoothing_fwhm:g} mm FWHM")
-        if part.detrend:
-            steps.append("linearly detrended")
-        if part.high_pass:
-            steps.append(f"high-pass filtered at {part.high_pass:g} Hz")
-        if part.confounds:
-            steps.append(f"freed of {wording.count(len(part.confounds), 'confound')}")
-        if part.standardize:
-            steps.append("z-scored per voxel or parcel and recording")
-        cited.say(f"fMRI series were cleaned with Nilearn: {', '.join(steps) or 'no step'}.",
-                  "Abraham 2014", "Gorgolewski 2016")  # fmt: skip
 
 
 def _say_embed(cited: Cited, recipe: Recipe, study: Study) -> None:

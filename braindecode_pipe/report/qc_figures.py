@@ -1,72 +1,148 @@
-"""Figures of the quality pages: spectra, amplitudes, event timing, carpets, motion."""
+"""Figures of the quality pages along sensors and frequencies: places, spectra, amplitudes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from braindecode_pipe.report.document import Figure
 from braindecode_pipe.report.figures import (
+    BAND,
     COLOURS,
     INK,
     MUTED,
     RULE,
     canvas,
-    colour_of,
     decade,
     picture,
     short,
 )
 
-MAX_LEVELS = 12
 # Units in which people know the numbers, and the factor to them.
 ELECTRODES = dict.fromkeys(("eeg", "ecog", "seeg", "dbs"), ("µV", 1e6))
 HANDY = {**ELECTRODES, "mag": ("fT", 1e15), "ref_meg": ("fT", 1e15), "grad": ("fT/cm", 1e13)}
+MAX_BAD_LINES = 30
+FEW = 8  # good sensors; their spectra are drawn one by one, since percentiles would say little
+MAX_NAMES = 70
+MARKS = {  # shapes differ as well as colours
+    "good": {"marker": "o", "ms": 4.5, "color": COLOURS[0]},
+    "interpolated": {"marker": "D", "ms": 5.5, "mew": 1.5, "mfc": "white", "color": COLOURS[4]},
+    "bad": {"marker": "x", "ms": 7.5, "mew": 2, "color": COLOURS[1]},
+    "dropped": {"marker": "s", "ms": 6, "mew": 1.5, "mfc": "white", "color": COLOURS[1]},
+}
+VIEWS = (("from above", 0, 1), ("from behind", 0, 2), ("from the left", 1, 2))
 
 
-def _spectrum(ax, freq: np.ndarray, psd: np.ndarray, bad: np.ndarray, title: str) -> None:
+@dataclass(frozen=True)
+class Spectrum:
+    """Spectra of the sensors of one kind.
+
+    Attributes
+    ----------
+    kind : mne's word
+    before, after : (freq (n,) [Hz], psd (n_sensors, n) [unit^2/Hz]), or None
+    bad : (n_sensors,) bool
+    """
+
+    kind: str
+    before: tuple[np.ndarray, np.ndarray] | None
+    after: tuple[np.ndarray, np.ndarray] | None
+    bad: np.ndarray
+
+    @property
+    def unit(self) -> tuple[str, float]:
+        return HANDY.get(self.kind, ("unit", 1.0))
+
+    def limits(self) -> tuple[float, float] | None:
+        """Ends of the axis of power: those of the spectra before, two decades lower.
+
+        What lies lower, in the stop band of a filter, is rounding.
+        """
+        for part in (self.before, self.after):
+            if part is None:
+                continue
+            power = part[1][~self.bad if not self.bad.all() else slice(None)][:, part[0] > 0]
+            power = power[np.isfinite(power) & (power > 0)]
+            if power.size:
+                low, high = np.percentile(power, [0.5, 100]) * self.unit[1] ** 2
+                return max(low / 100, high * 1e-12), high * 3
+        return None
+
+
+def _spectrum(ax, part: tuple[np.ndarray, np.ndarray], bad: np.ndarray, factor: float) -> None:
+    freq, psd = part
     shown = freq > 0
-    for rows, colour, label in ((~bad, MUTED, "good sensors"), (bad, COLOURS[1], "bad sensors")):
-        part = psd[rows][:, shown]
-        part = np.where(part > 0, part, np.nan)
-        if not np.isfinite(part).any():
-            continue
-        drawn = part[np.isfinite(part).any(axis=1)]
-        lines = ax.semilogy(freq[shown], drawn[:200].T, color=colour, alpha=0.35, lw=0.6)
-        lines[0].set_label(label)
-        if label == "good sensors":
-            ax.semilogy(freq[shown], np.nanmedian(drawn, axis=0), color=COLOURS[0], lw=1.8,
-                        label="median")  # fmt: skip
-    ax.yaxis.set_major_formatter(decade)
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.set_title(title)
-    ax.set_xlabel("frequency [Hz]")
-    ax.grid(color=RULE, lw=0.5)
+    freq, psd = freq[shown], factor**2 * psd[:, shown]
+    psd = np.where(psd > 0, psd, np.nan)
+    seen = np.isfinite(psd).any(axis=1)
+    good, wrong = psd[~bad & seen], psd[bad & seen]
+    if 0 < len(good) <= FEW:
+        ax.semilogy(freq, good.T, color=MUTED, alpha=0.6, lw=0.7)[0].set_label("good sensors")
+    elif len(good):
+        keep = np.isfinite(good).any(axis=0)
+        low, high = np.nanpercentile(good[:, keep], [5, 95], axis=0)
+        ax.fill_between(freq[keep], low, high, color=COLOURS[0], alpha=0.22, lw=0,
+                        label="good sensors, 5th to 95th percentile")  # fmt: skip
+    for number, line in enumerate(wrong[:MAX_BAD_LINES]):
+        ax.semilogy(freq, line, color=COLOURS[1], alpha=0.75, lw=0.7,
+                    label=None if number else "bad sensors")  # fmt: skip
+    if len(good):
+        keep = np.isfinite(good).any(axis=0)
+        ax.semilogy(freq[keep], np.nanmedian(good[:, keep], axis=0), color=COLOURS[0], lw=1.8,
+                    label="median of the good")  # fmt: skip
+    ax.set_yscale("log")
 
 
 def spectra(
-    before: tuple[np.ndarray, np.ndarray] | None,
-    after: tuple[np.ndarray, np.ndarray] | None,
-    bad: np.ndarray,
+    parts: Sequence[Spectrum],
+    lines: Sequence[float],
+    band: tuple[float, float] | None,
     alt: str,
     caption: str,
 ) -> Figure:
-    """Power spectra of all sensors before and after preprocessing.
+    """Power spectra before and after preprocessing, a row for each kind of sensor.
 
     Parameters
     ----------
-    before, after : (freq (n,) [Hz], psd (n_sensors, n)), or None where not stored
-    bad : (n_sensors,) bool
+    parts : sequence of Spectrum
+    lines : line frequencies to mark [Hz]
+    band : edges of the pass-band [Hz], shaded outside of it in the spectra after; or None
     """
-    parts = [(p, t) for p, t in ((before, "before"), (after, "after")) if p is not None]
-    with canvas(4.1 * len(parts), 2.8, ncols=len(parts), squeeze=False) as (figure, axes):
-        for ax, ((freq, psd), title) in zip(axes[0], parts):
-            _spectrum(ax, freq, psd, bad, title)
-        axes[0][0].set_ylabel("power [unit² / Hz]")
-        if axes[0][0].get_legend_handles_labels()[1]:
-            axes[0][0].legend()
+    titles = [t for t in ("before", "after") if any(getattr(p, t) is not None for p in parts)]
+    with canvas(8.2 if len(titles) == 2 else 4.6, 2.45 * len(parts) + 0.4, nrows=len(parts),
+                ncols=len(titles), sharey="row", squeeze=False) as (figure, axes):  # fmt: skip
+        for row, part in zip(axes, parts):
+            unit, factor = part.unit
+            for ax, title in zip(row, titles):
+                one = getattr(part, title)
+                ax.set_title(f"{part.kind} ({len(part.bad)}), {title}")
+                if one is None:
+                    ax.text(0.5, 0.5, "not stored", transform=ax.transAxes, ha="center")
+                    continue
+                _spectrum(ax, one, part.bad, factor)
+                top = float(one[0][-1])
+                for line in [f for f in lines if f <= top]:
+                    ax.axvline(line, color=COLOURS[1], lw=0.9, ls=(0, (1, 2)), zorder=0)
+                if title == "after" and band is not None:
+                    ax.axvspan(0, band[0], color=BAND, alpha=0.6, lw=0, zorder=0)
+                    ax.axvspan(min(band[1], top), top, color=BAND, alpha=0.6, lw=0, zorder=0)
+                ax.set_xlim(0, top)
+                ax.yaxis.set_major_formatter(decade)
+                ax.yaxis.set_minor_locator(NullLocator())
+                ax.grid(color=RULE, lw=0.5)
+            if (limits := part.limits()) is not None:
+                row[0].set_ylim(*limits)
+            row[0].set_ylabel(f"power [({unit})²/Hz]" if "/" in unit else f"power [{unit}²/Hz]")
+        for ax in axes[-1]:
+            ax.set_xlabel("frequency [Hz]")
+        marks: dict = {}
+        for ax in axes.flat:
+            marks |= dict(zip(*ax.get_legend_handles_labels()[::-1]))
+        if marks:
+            figure.legend(marks.values(), marks, loc="outside upper right", ncols=len(marks))
         return picture(figure, alt, caption)
 
 
@@ -74,6 +150,7 @@ def amplitudes(
     amplitude: np.ndarray,
     kinds: Sequence[str],
     bad: np.ndarray,
+    names: Sequence[str],
     alt: str,
     caption: str,
 ) -> Figure:
@@ -82,19 +159,21 @@ def amplitudes(
     Parameters
     ----------
     amplitude : (n_sensors,) [V, T or T/m]
-    kinds : (n_sensors,)
+    kinds, names : (n_sensors,)
     bad : (n_sensors,) bool
     """
-    names = list(dict.fromkeys(kinds))
-    with canvas(8.2, 1.9 * len(names) + 0.2, nrows=len(names), squeeze=False) as (figure, axes):
-        for ax, name in zip(axes[:, 0], names):
+    order = list(dict.fromkeys(kinds))
+    names = np.asarray(names, object)
+    width = float(np.clip(1.6 + 0.22 * max(list(kinds).count(k) for k in order), 3.6, 8.2))
+    with canvas(width, 1.75 * len(order) + 0.4, nrows=len(order), squeeze=False) as (figure, axes):
+        for ax, name in zip(axes[:, 0], order):
             rows = np.asarray(kinds) == name
             unit, factor = HANDY.get(name, ("SI unit", 1.0))
             value, flag = factor * amplitude[rows], bad[rows]
             index = np.arange(1, rows.sum() + 1)
-            ax.plot(index[~flag], value[~flag], "o", ms=3, color=COLOURS[0], label="good")
+            ax.plot(index[~flag], value[~flag], "o", ms=3.2, color=COLOURS[0], label="good")
             if flag.any():
-                ax.plot(index[flag], value[flag], "x", ms=6, mew=1.6, color=COLOURS[1],
+                ax.plot(index[flag], value[flag], "x", ms=6.5, mew=1.8, color=COLOURS[1],
                         label="bad")  # fmt: skip
             positive = value[np.isfinite(value) & (value > 0)]
             if positive.size and positive.max() > 30 * np.median(positive):
@@ -103,153 +182,119 @@ def amplitudes(
                 ax.yaxis.set_minor_locator(NullLocator())
             else:
                 ax.set_ylim(bottom=0)
-            ax.set_title(f"{name} ({int(rows.sum())})")
-            ax.set_ylabel(unit)
+            ax.set_title(f"{short(name)} ({int(rows.sum())})")
+            ax.set_ylabel(f"amplitude [{unit}]")
             ax.grid(axis="y", color=RULE, lw=0.5)
-            ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes[-1, 0].set_xlabel("sensor")
+            if len(index) <= 36:
+                ax.set_xticks(index, [short(n, 10) for n in names[rows]], rotation=90, fontsize=7.5)
+            else:
+                ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+                ax.set_xlabel("position in the recording")
+            ax.set_xlim(0.3, len(index) + 0.7)
         if bad.any():
-            marks = dict(zip(*axes[-1, 0].get_legend_handles_labels()[::-1]))
+            marks: dict = {}
+            for ax in axes[:, 0]:
+                marks |= dict(zip(*ax.get_legend_handles_labels()[::-1]))
             figure.legend(marks.values(), marks, loc="outside upper right", ncols=2)
         return picture(figure, alt, caption)
 
 
-def timeline(
-    onset: np.ndarray,
-    level: Sequence[str],
-    span: tuple[float, float],
-    gaps: Sequence[tuple[float, float]],
+def _labels(
+    names: Sequence[str], state: np.ndarray, position: np.ndarray, head: bool
+) -> dict[int, str]:
+    """Which sensors are named in a picture, and how.
+
+    On a head all, where they are few enough and none shares its place; else those that are not
+    good. Elsewhere the outermost contact of every shaft (names that differ in their number only)
+    by the name of the shaft, and those that are not good.
+    """
+    found = {int(i): names[i] for i in np.flatnonzero(state != "good")[:MAX_NAMES]}
+    apart = len(np.unique(np.round(position, 3), axis=0)) == len(names)
+    if head:
+        return dict(enumerate(names)) if apart and len(names) <= MAX_NAMES else found
+    shafts: dict[str, int] = {}
+    for i, name in enumerate(names):
+        shaft = name.rstrip("0123456789") or name
+        best = shafts.setdefault(shaft, i)
+        if np.linalg.norm(position[i]) > np.linalg.norm(position[best]):
+            shafts[shaft] = i
+    if len(shafts) <= 32:
+        found |= {i: shaft for shaft, i in shafts.items() if i not in found}
+    return found
+
+
+def layout(
+    position: np.ndarray,
+    names: Sequence[str],
+    state: Sequence[str],
+    head: bool,
     alt: str,
     caption: str,
 ) -> Figure:
-    """Events over the time of the recording, and the intervals between onsets.
-
-    Parameters
-    ----------
-    onset : (n,) [s]
-    level : (n,) labels; at most ``MAX_LEVELS`` get a row of their own
-    span : start and end of the recording [s]
-    gaps : spans that are marked as bad [s]
-    """
-    order = list(dict.fromkeys(sorted(map(str, level))))
-    if len(order) > MAX_LEVELS:
-        order, level = ["all events"], ["all events"] * len(onset)
-    colours = colour_of(order)
-    with canvas(8.2, 1.5 + 0.2 * len(order), ncols=2, width_ratios=(3, 1)) as (figure, axes):
-        left, right = axes
-        for start, stop in gaps:
-            left.axvspan(start, stop, color=COLOURS[1], alpha=0.22, lw=0)
-        for y, name in enumerate(order):
-            times = onset[[str(v) == name for v in level]]
-            left.vlines(times, y - 0.36, y + 0.36, color=colours[name], lw=0.9)
-        left.set_yticks(range(len(order)), [short(v, 18) for v in order])
-        left.set_ylim(len(order) - 0.5, -0.5)
-        left.set_xlim(*span)
-        left.tick_params(axis="y", length=0)
-        left.set_xlabel("time [s]")
-        interval = np.diff(np.sort(onset))
-        if interval.size:
-            right.hist(
-                interval, bins=int(np.clip(2 * np.sqrt(interval.size), 6, 40)), color=COLOURS[0]
-            )
-        right.set_xlabel("interval [s]")
-        right.set_ylabel("events")
-        right.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        right.xaxis.set_major_locator(MaxNLocator(4))
-        return picture(figure, alt, caption)
-
-
-def traces(time: np.ndarray, signals: np.ndarray, names: Sequence[str], alt: str,
-           caption: str) -> Figure:  # fmt: skip
-    """An excerpt of the preprocessed signals, one line per sensor.
-
-    Parameters
-    ----------
-    time : (n_times,) [s]
-    signals : (n_sensors, n_times)
-    """
-    spread = np.nanmedian(np.abs(signals - np.nanmedian(signals, axis=1, keepdims=True)))
-    finite = np.abs(signals[np.isfinite(signals)])
-    step = 6 * spread if spread > 0 else (float(finite.max(initial=0.0)) or 1.0)
-    with canvas(8.2, 0.7 + 0.17 * max(len(names), 6)) as (figure, ax):
-        for row, values in enumerate(signals):
-            ax.plot(time, values - np.nanmedian(values) - row * step, color=INK, lw=0.5)
-        ax.set_yticks([-i * step for i in range(len(names))], [short(v, 12) for v in names],
-                      fontsize=7)  # fmt: skip
-        ax.set_ylim(-(len(names) - 0.2) * step, 0.9 * step)
-        ax.set_xlim(time[0], time[-1])
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
-        ax.set_xlabel("time [s]")
-        return picture(figure, alt, caption)
-
-
-def carpet(
-    time: np.ndarray, values: np.ndarray, lines: Mapping[str, np.ndarray], alt: str, caption: str
-) -> Figure:
-    """Carpet of sensors over time below the courses that explain it (Power 2017).
-
-    Parameters
-    ----------
-    time : (n_times,) [s]
-    values : (n_sensors, n_times)
-    lines : name -> (n_times,), such as the global signal and the framewise displacement
-    """
-    n = len(lines)
-    centred = values - np.nanmean(values, axis=1, keepdims=True)
-    spread = np.nanstd(centred, axis=1, keepdims=True)
-    centred = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
-    with canvas(8.2, 0.85 * n + 2.4, nrows=n + 1, sharex=True, squeeze=False,
-                height_ratios=[0.85] * n + [2.4]) as (figure, axes):  # fmt: skip
-        for ax, (name, values_of) in zip(axes[:, 0], lines.items()):
-            ax.plot(time[: len(values_of)], values_of[: len(time)], color=COLOURS[0], lw=1)
-            ax.set_title(name)
-            ax.yaxis.set_major_locator(MaxNLocator(3))
-            ax.grid(axis="y", color=RULE, lw=0.5)
-        ax = axes[-1, 0]
-        image = ax.imshow(centred, aspect="auto", cmap="gray", vmin=-2.5, vmax=2.5,
-                          interpolation="nearest", origin="upper",
-                          extent=(time[0], time[-1], len(values), 0))  # fmt: skip
-        ax.set_title("carpet")
-        ax.set_ylabel("sensor")
-        ax.set_xlabel("time [s]")
-        bar = figure.colorbar(image, ax=axes[:, 0].tolist(), shrink=0.5, aspect=24, pad=0.015)
-        bar.set_label("z", fontsize=8)
-        bar.outline.set_visible(False)
-        return picture(figure, alt, caption)
-
-
-def layout(position: np.ndarray, names: Sequence[str], bad: np.ndarray, head: bool, alt: str,
-           caption: str) -> Figure:  # fmt: skip
-    """Where the sensors are: on the head from above, or from above and from the left [cm].
+    """Where the sensors are: on the head from above, or from above, from behind and from the left.
 
     Parameters
     ----------
     position : (n, 3) [m], or (n, 2) of ``maps.flatten`` where ``head``
-    bad : (n,) bool
+    names, state : (n,); a state is a key of ``MARKS``
     """
-    panels = [(position, "")] if head else [
-        (100 * position[:, [0, 1]], "from above"), (100 * position[:, [1, 2]], "from the left"),
-    ]  # fmt: skip
-    with canvas(4.0 * len(panels), 3.8, ncols=len(panels), squeeze=False) as (figure, axes):
-        for ax, (place, title) in zip(axes[0], panels):
+    state = np.asarray(state, object)
+    labels = _labels(names, state, position, head)
+    wide = 5.0 if len(labels) > 32 else 4.0
+    views = [("", 0, 1)] if head else list(VIEWS)
+    scale = 1.0 if head else 100.0
+    size = (wide, wide) if head else (8.4, 3.2)
+    with canvas(*size, ncols=len(views), squeeze=False) as (figure, axes):
+        for ax, (title, a, b) in zip(axes[0], views):
+            place = scale * position[:, [a, b]]
             if head:
                 angle = np.linspace(0, 2 * np.pi, 181)
                 ax.plot(np.cos(angle), np.sin(angle), color=MUTED, lw=1)
                 ax.plot([-0.1, 0, 0.1], [0.995, 1.12, 0.995], color=MUTED, lw=1)
                 ax.set_axis_off()
-            ax.plot(*place[~bad].T, "o", ms=4, color=COLOURS[0])
-            if bad.any():
-                ax.plot(*place[bad].T, "x", ms=7, mew=1.8, color=COLOURS[1])
-            marked = range(len(names)) if len(names) <= 70 else np.flatnonzero(bad)
-            for i in marked:
-                ax.annotate(short(names[i], 8), place[i], (0, 4), textcoords="offset points",
-                            ha="center", fontsize=5.5 if len(names) > 32 else 6.5,
-                            color=COLOURS[1] if bad[i] else MUTED)  # fmt: skip
+            for name, mark in MARKS.items():
+                rows = state == name
+                if rows.any():
+                    small = {"ms": 2.2} if name == "good" and len(names) > 400 else {}
+                    ax.plot(*place[rows].T, ls="none", label=name, **{**mark, **small})
+            for i, label in labels.items():
+                ax.annotate(short(label, 8), place[i], (0, 4.5), textcoords="offset points",
+                            ha="center", fontsize=6.5,
+                            color=INK if state[i] == "good" else COLOURS[1])  # fmt: skip
             if title == "from the left":
                 ax.invert_xaxis()
             ax.set_title(title)
             ax.set_aspect("equal", adjustable="datalim")
             if not head:
-                ax.set_xlabel("[cm]")
+                ax.set_xlabel(("right" if a == 0 else "front") + " [cm]")
+                ax.set_ylabel(("front" if b == 1 else "up") + " [cm]")
+        if (state != "good").any():
+            marks = dict(zip(*axes[0, 0].get_legend_handles_labels()[::-1]))
+            figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(marks))
+        return picture(figure, alt, caption)
+
+
+def lines_removed(
+    line: np.ndarray, before: np.ndarray, after: np.ndarray, alt: str, caption: str
+) -> Figure:
+    """Power at every line frequency above its neighbours, before and after.
+
+    Parameters
+    ----------
+    line : (n,) [Hz]
+    before, after : (n,) [dB], NaN where there is nothing
+    """
+    index = np.arange(len(line))
+    with canvas(min(8.2, 2.6 + 0.55 * len(line)), 2.3) as (figure, ax):
+        ax.axhline(0, color=MUTED, lw=0.9)
+        ax.vlines(index, before, after, color=RULE, lw=3)
+        ax.plot(index, before, "s", ms=6, color=COLOURS[1], label="before")
+        if np.isfinite(after).any():
+            ax.plot(index, after, "o", ms=6, color=COLOURS[0], label="after")
+        ax.set_xticks(index, [f"{f:g}" for f in line])
+        ax.set_xlim(-0.6, len(line) - 0.4)
+        ax.set_xlabel("line frequency [Hz]")
+        ax.set_ylabel("above neighbours [dB]")
+        ax.grid(axis="y", color=RULE, lw=0.5)
+        figure.legend(loc="outside right upper")
         return picture(figure, alt, caption)

@@ -156,6 +156,7 @@ def _signals(folder: Path, plan: StudyPlan, names: Names, datatype: str, origin:
         data = ((data - data.mean(1, keepdims=True)) / data.std(1, keepdims=True)).astype("f4")
         good = ~((time > 20) & (time < 24))
         attrs = {"sfreq": sfreq, "first_time": 0.0, "data_origin": origin, **extra,
+                 "steps": [names.step], "filter_half_length_s": 1.65,
                  "position_frame": "scanner" if datatype == "bold" else "head"}  # fmt: skip
         qc_attrs = {"schema_version": SCHEMA_VERSION, "kind": "qc", "steps": [names.step],
                     "warnings": [names.warning]}  # fmt: skip

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from braindecode_pipe.report import figures, gallery, maps, qc, qc_figures, wording
+from braindecode_pipe.report import figures, gallery, maps, wording
 
 
 def pixels(figure) -> np.ndarray:
@@ -125,14 +125,6 @@ def test_figures_survive_hard_inputs():
     assert figures.ranks(np.array([7.0, 2]), np.array([10, 40]), "alt", "caption").png
     log = pd.DataFrame({"epoch": [1], "train_loss": [nan]})
     assert figures.learning([log], "alt", "caption").png
-    flat = np.zeros((2, 8))
-    freq = np.arange(8.0)
-    assert qc_figures.spectra((freq, flat), None, np.array([True, False]), "a", "c").png
-    assert qc_figures.traces(freq, flat, ["a", "b"], "a", "c").png
-    assert qc_figures.carpet(freq, flat, {}, "a", "c").png
-    assert qc_figures.timeline(np.array([1.0]), ["a"], (0, 2), [], "a", "c").png
-    amplitude = np.array([1e-6, nan, 0.0, 1e-3])
-    assert qc_figures.amplitudes(amplitude, ["eeg"] * 4, np.zeros(4, bool), "a", "c").png
     null = {"a": np.full(3, 0.5), "b": np.linspace(0, 1, 100)}
     assert figures.null_histograms(null, {"a": 0.5, "b": 1.0}, "alt", "caption").png
 
@@ -153,12 +145,6 @@ def test_thumbnail_is_small_on_white_and_refuses_giants(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="600 x 300 pixels are too many"):
         gallery.thumbnail(tmp_path / "a.png")
-
-
-def test_spans_of_bad_time():
-    time = np.arange(6.0)
-    flag = np.array([1, 0, 1, 1, 0, 1], bool)
-    assert qc._spans(time, flag) == [(0, 0), (2, 3), (5, 5)]
 
 
 def test_numbers_are_written_the_same_everywhere():

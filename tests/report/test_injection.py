@@ -29,7 +29,7 @@ TINY = {
     "eeg": {"n_runs": 2, "n_trials": 12, "draws": 20},
     "bold": {"n_runs": 2, "n_trials": 8, "draws": 20, "zero_shot": True},
 }
-ALLOWED_LINKS = ("#", "qc/", "../report.html")
+ALLOWED_LINKS = ("#", "qc/", "./", "../report.html")
 
 
 class Page(HTMLParser):
@@ -58,10 +58,10 @@ def shape(html: bytes) -> set[tuple]:
 def fast_figures(monkeypatch):
     """Figures without their pixels: drawing is tested elsewhere, alternative texts are not."""
 
-    def picture(figure, alt, caption):
+    def picture(figure, alt, caption, few_colours=False):
         return Figure(b"\x89PNG", alt, caption, 10, 10)
 
-    for module in ("figures", "maps", "qc_figures"):
+    for module in ("figures", "maps", "qc_figures", "qc_time_figures", "qc_ica_figures"):
         monkeypatch.setattr(f"braindecode_pipe.report.{module}.picture", picture)
 
 

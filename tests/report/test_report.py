@@ -60,7 +60,7 @@ def page(studies, name, file="report.html"):
 
 def test_report_store_holds_all_pages(studies):
     inputs, out = studies["eeg"]
-    pages = {f"qc/{data.page_name(name)}" for name in inputs.signals}
+    pages = {f"qc/{data.page_name(name)}" for name in inputs.signals} | {"qc/index.html"}
     expected = {"report.html", "report.md", "metrics.json", "metrics.csv"} | pages
     assert set(list_extra_files(out)) == expected
     assert store_attrs(out)["data_origin"] == "simulated"
@@ -186,11 +186,11 @@ def test_methods_cite_what_was_used(studies):
 def test_quality_page_names_bad_sensors_steps_and_warnings(studies):
     text = Dom(page(studies, "eeg", "qc/sub-01_task-see_run-01.html")).text
     for part in ("EEG003 eeg flat: 1e-3", "EEG-off eeg flat: 1e-3 of the median amplitude of its "
-                 "type (dropped)", "band-pass 0.1 to 40 Hz", "no low-pass", "18 eeg; 1 dropped; "
-                 "1 bad", "Shaded: spans marked as bad"):  # fmt: skip
+                 "type dropped", "band-pass 0.1 to 40 Hz", "no low-pass", "18 eeg; 1 bad; "
+                 "1 dropped", "2 of 19", "Shaded: spans marked as bad"):  # fmt: skip
         assert part in text, part
     text = Dom(page(studies, "bold", "qc/sub-01_task-see_run-01.html")).text
-    assert "framewise displacement" in text and "Temporal signal-to-noise ratio" in text
+    assert "Framewise displacement" in text and "Temporal signal-to-noise ratio" in text
 
 
 def test_gallery_runs_from_the_best_to_the_worst_rank(studies):
