@@ -1,0 +1,317 @@
+"""Zero-phase FIR filters and a rational change of rate in one streaming pass, in float32.
+
+The kernels are those that MNE and scipy would apply one after the other. Their frequency responses
+are multiplied, and every block of samples sees one forward FFT, one product and one short inverse
+FFT at the output's rate (overlap-add).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from braindecode_pipe.preprocess.blocks import Source, fill
+
+# Memory for a block of input, as float32.
+BLOCK_BYTES = 2**27
+# scipy transforms rows in groups of this size several times faster than one by one.
+_GROUP = 4
+# scipy.signal.resample_poly's filter: 10 zero crossings on each side, Kaiser window, beta 5.
+_CROSSINGS, _BETA = 10, 5.0
+# A product of responses below this (-100 dB) is taken for zero.
+_NOTHING = 1e-5
+# Least number of forward transforms' samples that a block brings as a share of its padding.
+_MIN_SHARE = 1.0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Symmetric FIR filters one after the other, then resampling by ``up / down``.
+
+    ``y[k] = sum_n g[k down - n up] (h1 * h2 * ... * x)[n]``: sample ``k`` of the output lies at
+    ``k down / up`` input samples, whatever the length. ``g`` is the filter of
+    ``scipy.signal.resample_poly`` with its defaults: ``firwin(20 m + 1, 1 / m, kaiser 5.0)`` at
+    ``up`` times the input's rate, ``m = max(up, down)``; its half-amplitude point is the lower of
+    the two Nyquist frequencies.
+
+    Attributes
+    ----------
+    taps : tuple of (odd length,) arrays at the input's rate
+    up, down : int, coprime
+    """
+
+    taps: tuple[np.ndarray, ...] = ()
+    up: int = 1
+    down: int = 1
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the output is the input."""
+        return not self.taps and self.up == self.down
+
+    @cached_property
+    def half(self) -> int:
+        """How far [input samples] an output sample reaches on either side."""
+        half = sum((len(h) - 1) // 2 for h in self.taps)
+        if self.up != self.down:
+            half += -(-_CROSSINGS * max(self.up, self.down) // self.up)
+        return half
+
+    @cached_property
+    def gain(self) -> float:
+        """Response at 0 Hz."""
+        return float(np.prod([h.sum() for h in self.taps]))
+
+    def n_out(self, n_times: int) -> int:
+        """Length of the output of ``n_times`` samples."""
+        return -(-n_times * self.up // self.down)
+
+    def response(self, n_fft: int) -> np.ndarray:
+        """Response at the frequencies ``k / n_fft`` of the input's rate, from 0 on.
+
+        Real, float64; it ends where it stays below 1e-5, or at the Nyquist frequency of the input
+        (resampled: where the images of the input's spectrum are as low).
+        """
+        if self.up == self.down:
+            response = np.ones(n_fft // 2 + 1)
+        else:
+            response = self._low_pass(n_fft)
+        periodic = np.ones(n_fft // 2 + 1)
+        for h in self.taps:
+            wrapped = np.zeros(n_fft)
+            half = (len(h) - 1) // 2
+            wrapped[: half + 1] = h[half:]
+            wrapped[n_fft - half :] = h[:half]
+            periodic *= np.fft.rfft(wrapped).real
+        at = np.arange(len(response)) % n_fft
+        response *= periodic[np.minimum(at, n_fft - at)]
+        above = np.flatnonzero(np.abs(response) > _NOTHING * np.abs(response).max())
+        return response[: above[-1] + 1]
+
+    def _low_pass(self, n_fft: int) -> np.ndarray:
+        """Response of ``g`` at ``k / n_fft``, up to twice the half-amplitude point."""
+        from scipy.signal import ZoomFFT, firwin
+
+        fastest = max(self.up, self.down)
+        half = _CROSSINGS * fastest
+        h = firwin(2 * half + 1, 1 / fastest, window=("kaiser", _BETA))
+        n_bins = min(n_fft * self.up // fastest, n_fft * self.up // 2) + 1
+        # From 0 to (n_bins - 1) / (n_fft up) cycles per sample of the faster rate.
+        top = n_bins / (n_fft * self.up)
+        zoom = ZoomFFT(len(h), [0, top], n_bins, fs=1.0)
+        phase = np.exp(2j * np.pi * np.arange(n_bins) * half / (n_fft * self.up))
+        return (zoom(h) * phase).real
+
+
+def low_pass_images(kernel: Kernel) -> str:
+    """What resamples, in words, for the report; "" when nothing does."""
+    if kernel.up == kernel.down:
+        return ""
+    return f"polyphase FIR {kernel.up}/{kernel.down} (Kaiser 5.0), exact ratio, no drift"
+
+
+class OverlapAdd:
+    """One kernel on rows that come block after block; the state of one piece of the recording.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    n_rows : int
+    length : int
+        Samples of a block, a multiple of ``kernel.down``.
+    """
+
+    def __init__(self, kernel: Kernel, n_rows: int, length: int) -> None:
+        up, down = kernel.up, kernel.down
+        self.kernel, self.n_rows, self.length = kernel, n_rows, length
+        self.lead = -(-kernel.half // down) * down
+        self.n_fft = fast_length(length + 2 * self.lead, down)
+        self.m_fft = self.n_fft // down * up
+        self.n_new = length // down * up
+        response = kernel.response(self.n_fft) * (up / down)
+        delay = np.exp(-2j * np.pi * np.arange(len(response)) * (self.lead / self.n_fft))
+        self._response = (response * delay).astype(np.complex64)
+        self._tail = np.zeros((n_rows, self.m_fft - self.n_new), np.float32)
+
+    def restart(self) -> None:
+        """Forget what came before."""
+        self._tail[:] = 0
+
+    def add(self, block: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows and their next ``n_new`` output samples for a block (n_rows, length) float32.
+
+        The samples lie ``lead`` input samples before those of the block.
+        """
+        from scipy import fft
+
+        group = np.zeros((_GROUP, self.length), np.float32)
+        for first in range(0, self.n_rows, _GROUP):
+            rows = slice(first, min(first + _GROUP, self.n_rows))
+            values, n = block[rows], rows.stop - rows.start
+            if n < _GROUP:
+                # Whole groups only, so that a row's bits do not depend on how many there are.
+                group[:n], values = values, group
+            spectrum = fft.rfft(values, self.n_fft, axis=1)
+            out = fft.irfft(self._fold(spectrum), self.m_fft, axis=1, overwrite_x=True)[:n]
+            out[:, : self._tail.shape[1]] += self._tail[rows]
+            self._tail[rows] = out[:, self.n_new :]
+            yield rows, out[:, : self.n_new]
+
+    def _fold(self, spectrum: np.ndarray) -> np.ndarray:
+        """Spectrum of the output: the product, and what lies above its Nyquist folded back."""
+        n, response = len(self._response), self._response
+        kept = min(n, spectrum.shape[1])
+        result = spectrum[:, : min(kept, self.m_fft // 2 + 1)] * response[: self.m_fft // 2 + 1]
+        if n <= self.m_fft - self.m_fft // 2:
+            return result
+        # Bin j above the output's Nyquist is bin m_fft - j, conjugate.
+        j = np.arange(self.m_fft - self.m_fft // 2, n)
+        return self._aliased(result, spectrum, j)
+
+    def _aliased(self, result: np.ndarray, spectrum: np.ndarray, j: np.ndarray) -> np.ndarray:
+        half = self.m_fft // 2 + 1
+        if result.shape[1] < half:
+            result = np.pad(result, ((0, 0), (0, half - result.shape[1])))
+        mirrored = j > self.n_fft // 2
+        values = spectrum[:, np.where(mirrored, self.n_fft - j, j)]
+        values[:, mirrored] = values[:, mirrored].conj()
+        result[:, self.m_fft - j] += (values * self._response[j]).conj()
+        return result
+
+
+def fast_length(least: int, multiple: int) -> int:
+    """The least multiple of ``multiple``, from ``least`` on, whose cofactor is 2^a 3^b 5^c."""
+    from scipy import fft
+
+    return multiple * fft.next_fast_len(-(-least // multiple), real=True)
+
+
+def block_length(kernel: Kernel, n_rows: int, longest: int) -> int:
+    """Samples of a block: what fits into memory, or the longest piece with its padding.
+
+    At least as long as the padding, so that the work stays in proportion.
+    """
+    budget = max(BLOCK_BYTES // (4 * max(1, n_rows)), 2 * kernel.half, 1024)
+    lead = -(-kernel.half // kernel.down) * kernel.down
+    wanted = min(budget, longest + 2 * kernel.half + kernel.down)
+    return fast_length(wanted + 2 * lead, kernel.down) - 2 * lead
+
+
+@dataclass
+class Branch:
+    """Rows ``matrix @ x`` (``x`` itself without matrix), through a kernel, into ``write``.
+
+    ``write(rows, start, values)`` gets the output samples from ``start`` on.
+    """
+
+    kernel: Kernel
+    write: Callable[[slice, int, np.ndarray], None]
+    matrix: np.ndarray | None = None
+
+
+def run_pieces(
+    source: Source,
+    pieces: Sequence[tuple[int, int]],
+    branches: Sequence[Branch],
+    offset: np.ndarray,
+    observe: Callable[[int, np.ndarray], None] | None = None,
+) -> None:
+    """Filter every piece of a recording by itself, in one pass over its samples.
+
+    A piece is padded on both sides like MNE's ``reflect_limited`` by the reach of the kernel:
+    reflected about its first and last sample (``2 x[0] - x[n]``) as far as it has samples, then
+    with ``offset``. Output samples that lie in no piece are not written.
+
+    Parameters
+    ----------
+    source : Source
+    pieces : (start, stop) [input samples], ascending
+    branches : sequence of Branch
+        All with the same ``up`` and ``down``; results are those of ``x - offset``.
+    offset : (n_channels,) [SI unit]
+    observe : ``observe(start, values)``, optional
+        Sees every sample of the pieces once, in order, without padding: (n_channels, n) float32.
+    """
+    if not pieces:
+        return
+    n_rows, first = len(offset), branches[0].kernel
+    reach = max(branch.kernel.half for branch in branches)
+    widest = max(branches, key=lambda branch: branch.kernel.half).kernel
+    length = block_length(widest, n_rows, max(stop - start for start, stop in pieces))
+    filters = [
+        OverlapAdd(b.kernel, n_rows if b.matrix is None else len(b.matrix), length)
+        for b in branches
+    ]
+    buffer = np.empty((n_rows, length), np.float32)
+    for piece in pieces:
+        wanted = (first.n_out(piece[0]), first.n_out(piece[1]))
+        for overlap_add in filters:
+            overlap_add.restart()
+        blocks = _padded(source, piece, offset, reach, max(f.lead for f in filters), first.down,
+                         buffer, observe)  # fmt: skip
+        for start in blocks:
+            for branch, overlap_add in zip(branches, filters):
+                block = buffer if branch.matrix is None else branch.matrix @ buffer
+                at = (start - overlap_add.lead) // first.down * first.up
+                low, high = max(at, wanted[0]), min(at + overlap_add.n_new, wanted[1])
+                for rows, values in overlap_add.add(block):
+                    if low < high:
+                        branch.write(rows, low, values[:, low - at : high - at])
+
+
+def _padded(
+    source: Source,
+    piece: tuple[int, int],
+    offset: np.ndarray,
+    reach: int,
+    lead: int,
+    down: int,
+    buffer: np.ndarray,
+    observe: Callable[[int, np.ndarray], None] | None,
+) -> Iterator[int]:
+    """Fill ``buffer`` with one block of the padded piece after the other; yields their starts."""
+    start, stop = piece
+    length = buffer.shape[1]
+    at = (start - reach) // down * down
+    while at - lead < stop:
+        buffer[:] = 0
+        low, high = max(at, start), min(at + length, stop)
+        if low < high:
+            values = buffer[:, low - at : high - at]
+            fill(source, values, low, high, offset)
+            if observe is not None:
+                observe(low, values)
+        for edge, sign in ((start, -1), (stop - 1, 1)):
+            _reflect(source, piece, offset, reach, buffer, at, edge, sign)
+        yield at
+        at += length
+
+
+def _reflect(
+    source: Source,
+    piece: tuple[int, int],
+    offset: np.ndarray,
+    reach: int,
+    buffer: np.ndarray,
+    at: int,
+    edge: int,
+    sign: int,
+) -> None:
+    """Write the part of the padding beyond ``edge`` that falls into the block at ``at``."""
+    n = min(reach, piece[1] - piece[0] - 1)
+    if sign < 0:
+        low, high = max(at, edge - n), min(at + buffer.shape[1], edge)
+    else:
+        low, high = max(at, edge + 1), min(at + buffer.shape[1], edge + n + 1)
+    if low >= high:
+        return
+    # Sample edge + k of the padding is 2 x[edge] - x[edge - k].
+    first, last = 2 * edge - (high - 1), 2 * edge - low + 1
+    mirror = np.empty((len(buffer), last - first), np.float32)
+    fill(source, mirror, first, last, offset)
+    border = np.empty((len(buffer), 1), np.float32)
+    fill(source, border, edge, edge + 1, offset)
+    buffer[:, low - at : high - at] = 2 * border - mirror[:, ::-1]
