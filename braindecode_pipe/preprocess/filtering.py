@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -23,8 +24,10 @@ _GROUP = 4
 _CROSSINGS, _BETA = 10, 5.0
 # A product of responses below this (-100 dB) is taken for zero.
 _NOTHING = 1e-5
-# Least number of forward transforms' samples that a block brings as a share of its padding.
-_MIN_SHARE = 1.0
+# Half of mne.filter.notch_filter's default transition bandwidth [Hz].
+_NOTCH_TRANSITION = 0.5
+# How far the grid of an irrational ratio of rates may leave the nominal one [s].
+_DRIFT_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class Kernel:
     def response(self, n_fft: int) -> np.ndarray:
         """Response at the frequencies ``k / n_fft`` of the input's rate, from 0 on.
 
-        Real, float64; it ends where it stays below 1e-5, or at the Nyquist frequency of the input
-        (resampled: where the images of the input's spectrum are as low).
+        Real, float64; it ends where it stays below 1e-5, or at the Nyquist frequency of the input,
+        when resampling at twice that of the output.
         """
         if self.up == self.down:
             response = np.ones(n_fft // 2 + 1)
@@ -106,11 +109,46 @@ class Kernel:
         return (zoom(h) * phase).real
 
 
-def low_pass_images(kernel: Kernel) -> str:
-    """What resamples, in words, for the report; "" when nothing does."""
-    if kernel.up == kernel.down:
-        return ""
-    return f"polyphase FIR {kernel.up}/{kernel.down} (Kaiser 5.0), exact ratio, no drift"
+def band_pass(sfreq: float, l_freq: float | None, h_freq: float | None) -> tuple[np.ndarray, ...]:
+    """The kernel of ``mne.filter.filter_data``'s defaults; none when there are no edges [Hz]."""
+    import mne
+
+    if l_freq is None and h_freq is None:
+        return ()
+    return (mne.filter.create_filter(None, sfreq, l_freq, h_freq, verbose="error"),)
+
+
+def notches(sfreq: float, lines: Sequence[float]) -> tuple[np.ndarray, ...]:
+    """The kernel of ``mne.filter.notch_filter``'s defaults for all ``lines`` [Hz]; none for none.
+
+    Stop bands of ``f / 200``, transition bands of 0.5 Hz on both sides.
+    """
+    import mne
+
+    if not lines:
+        return ()
+    reach = [line / 400 + _NOTCH_TRANSITION for line in lines]
+    taps = mne.filter.create_filter(
+        None, sfreq, [f + r for f, r in zip(lines, reach)], [f - r for f, r in zip(lines, reach)],
+        l_trans_bandwidth=_NOTCH_TRANSITION, h_trans_bandwidth=_NOTCH_TRANSITION, verbose="error",
+    )  # fmt: skip
+    return (taps,)
+
+
+def ratio_of(target: float | None, sfreq: float, duration_s: float) -> tuple[int, int]:
+    """``up`` and ``down`` that bring ``sfreq`` to ``target`` [Hz]; (1, 1) when it is not lower.
+
+    The fraction with the smallest denominator (at most 10^5) whose grid leaves the nominal one by
+    at most a microsecond over ``duration_s``.
+    """
+    if target is None or target >= sfreq:
+        return 1, 1
+    exact = target / sfreq
+    for most in (100, 1000, 10_000, 100_000):
+        ratio = Fraction(exact).limit_denominator(most)
+        if ratio and abs(ratio / Fraction(exact) - 1) * duration_s <= _DRIFT_S:
+            break
+    return ratio.numerator, ratio.denominator
 
 
 class OverlapAdd:
@@ -165,7 +203,7 @@ class OverlapAdd:
         n, response = len(self._response), self._response
         kept = min(n, spectrum.shape[1])
         result = spectrum[:, : min(kept, self.m_fft // 2 + 1)] * response[: self.m_fft // 2 + 1]
-        if n <= self.m_fft - self.m_fft // 2:
+        if self.m_fft == self.n_fft or n <= self.m_fft - self.m_fft // 2:
             return result
         # Bin j above the output's Nyquist is bin m_fft - j, conjugate.
         j = np.arange(self.m_fft - self.m_fft // 2, n)
