@@ -155,8 +155,9 @@ def _inspect(
     sensors = mne.io.RawArray(np.eye(len(samples)), info, verbose="error")
     judge(measured, sensors, section, path, log)
     freqs, psd = measure_spectrum(
-        lambda start, stop: samples.read(columns=slice(start, stop)), runs, rate, n_in / rate
-    )
+        lambda start, stop: samples.read(columns=slice(start, stop)), runs, rate, len(samples),
+        n_in / rate,
+    )  # fmt: skip
     types = sensors.get_channel_types()
     before = Spectra(list(sensors.ch_names), types, measured.amplitude, freqs, psd)
     return sensors, before, lost
@@ -183,11 +184,8 @@ def _write(
         first_time + np.arange(n_times) / rows.sfreq,
     ).assign_coords(event_good=("event", event_good))  # fmt: skip
     runs = [(i * n_times, (i + 1) * n_times) for i in range(n_events)]
-    freqs, psd = measure_spectrum(
-        lambda start, stop: rows.values.read(columns=slice(start, stop)), runs, rows.sfreq,
-        n_times / rows.sfreq,
-    )  # fmt: skip
-    qc = quality_dataset(before, freqs, psd, rows.sensors, log, float(event_good.mean()))
+    freqs = rows.watch(runs, n_times / rows.sfreq)
+    qc = quality_dataset(before, freqs, rows.sensors, log, float(event_good.mean()))
 
     def events_of(part: slice) -> np.ndarray:
         flat = rows.final(slice(part.start * n_times, part.stop * n_times))
@@ -195,6 +193,4 @@ def _write(
 
     with StoreWriter(out, {"": dataset, "qc": qc}) as writer:
         write_along(writer, "response", "event", n_events, events_of)
-        rows.say_clamped()
-        for group in ("", "qc"):
-            writer.set_attrs(group, {"steps": log.steps})
+        rows.close(writer, before)

@@ -228,13 +228,14 @@ def fast_length(least: int, multiple: int) -> int:
 
 
 def block_length(kernel: Kernel, n_rows: int, longest: int) -> int:
-    """Samples of a block: what fits into memory, or the longest piece with its padding.
+    """Samples of a block: the longest piece with its padding, in equal parts that fit into memory.
 
     At least as long as the padding, so that the work stays in proportion.
     """
-    budget = max(BLOCK_BYTES // (4 * max(1, n_rows)), 2 * kernel.half, 1024)
     lead = -(-kernel.half // kernel.down) * kernel.down
-    wanted = min(budget, longest + 2 * kernel.half + kernel.down)
+    most = max(BLOCK_BYTES // (4 * max(1, n_rows)), 2 * kernel.half, 1024)
+    total = longest + 2 * lead + kernel.down
+    wanted = -(-total // -(-total // most))
     return fast_length(wanted + 2 * lead, kernel.down) - 2 * lead
 
 
@@ -313,43 +314,36 @@ def _padded(
     """Fill ``buffer`` with one block of the padded piece after the other; yields their starts."""
     start, stop = piece
     length = buffer.shape[1]
+    n_pad = min(reach, stop - start - 1)
     at = (start - reach) // down * down
     while at - lead < stop:
-        buffer[:] = 0
         low, high = max(at, start), min(at + length, stop)
+        buffer[:, : max(0, min(length, start - n_pad - at))] = 0
+        buffer[:, min(length, max(0, stop + n_pad - at)) :] = 0
         if low < high:
             values = buffer[:, low - at : high - at]
             fill(source, values, low, high, offset)
             if observe is not None:
                 observe(low, values)
-        for edge, sign in ((start, -1), (stop - 1, 1)):
-            _reflect(source, piece, offset, reach, buffer, at, edge, sign)
+        for first, last, edge in ((start - n_pad, start, start), (stop, stop + n_pad, stop - 1)):
+            first, last = max(first, at), min(last, at + length)
+            if first < last:
+                # Sample edge + k of the padding is 2 x[edge] - x[edge - k].
+                mirror = _samples(source, offset, buffer, at, piece, 2 * edge - last + 1,
+                                  2 * edge - first + 1)  # fmt: skip
+                border = _samples(source, offset, buffer, at, piece, edge, edge + 1)
+                np.subtract(2 * border, mirror[:, ::-1], out=buffer[:, first - at : last - at])
         yield at
         at += length
 
 
-def _reflect(
-    source: Source,
-    piece: tuple[int, int],
-    offset: np.ndarray,
-    reach: int,
-    buffer: np.ndarray,
-    at: int,
-    edge: int,
-    sign: int,
-) -> None:
-    """Write the part of the padding beyond ``edge`` that falls into the block at ``at``."""
-    n = min(reach, piece[1] - piece[0] - 1)
-    if sign < 0:
-        low, high = max(at, edge - n), min(at + buffer.shape[1], edge)
-    else:
-        low, high = max(at, edge + 1), min(at + buffer.shape[1], edge + n + 1)
-    if low >= high:
-        return
-    # Sample edge + k of the padding is 2 x[edge] - x[edge - k].
-    first, last = 2 * edge - (high - 1), 2 * edge - low + 1
-    mirror = np.empty((len(buffer), last - first), np.float32)
-    fill(source, mirror, first, last, offset)
-    border = np.empty((len(buffer), 1), np.float32)
-    fill(source, border, edge, edge + 1, offset)
-    buffer[:, low - at : high - at] = 2 * border - mirror[:, ::-1]
+def _samples(
+    source: Source, offset: np.ndarray, buffer: np.ndarray, at: int, piece: tuple[int, int],
+    start: int, stop: int,
+) -> np.ndarray:  # fmt: skip
+    """Samples of a piece: from the block at ``at`` if it holds them, else read again."""
+    if max(at, piece[0]) <= start and stop <= min(at + buffer.shape[1], piece[1]):
+        return buffer[:, start - at : stop - at]
+    values = np.empty((len(buffer), stop - start), np.float32)
+    fill(source, values, start, stop, offset)
+    return values

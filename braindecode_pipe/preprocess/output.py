@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from braindecode_pipe.preprocess import scaling
+from braindecode_pipe.preprocess import quality, scaling
 from braindecode_pipe.preprocess import steps as step
 from braindecode_pipe.preprocess.blocks import pieces_of
 from braindecode_pipe.preprocess.engines import FilterPlan
 from braindecode_pipe.preprocess.records import (
+    N_SPECTRA,
+    SPECTRUM_S,
     Spectra,
     attributes,
-    measure_spectrum,
     quality_dataset,
     sensor_columns,
+    spread_rows,
 )
 from braindecode_pipe.preprocess.scaling import Scaling
 from braindecode_pipe.preprocess.scratch import Scratch, write_along
@@ -48,7 +50,7 @@ class Rows:
         self.sfreq, self.good, self.log, self.constant = sfreq, good, log, constant
         self.scaling: Scaling | None = None
         self.seen: dict[str, Any] = {}
-        self._n_clamped = 0
+        self._n_clamped, self._pieces = 0, []
         # A filter leaves rounding errors of a constant channel, which must not be scaled up.
         for i in constant:
             values.write(i, 0, np.zeros((1, values.shape[1]), np.float32))
@@ -112,9 +114,22 @@ class Rows:
         varies = gain > 0
         return sensor_columns(self.sensors, self.section, offset, gain, varies)
 
+    def watch(self, runs: list[tuple[int, int]], window_s: float = SPECTRUM_S) -> np.ndarray:
+        """Choose the pieces of ``runs`` whose spectrum :meth:`final` takes; its frequencies [Hz].
+
+        A piece that no single call of :meth:`final` covers is left out.
+        """
+        self._pieces = quality.even_pieces(runs, max(1, round(window_s * self.sfreq)), N_SPECTRA)
+        n = self._pieces[0][1] - self._pieces[0][0] if self._pieces else 1
+        self._spectrum = quality.Spectrum(n, self.sfreq)
+        return self._spectrum.freqs
+
     def final(self, part: slice) -> np.ndarray:
         """Scaled and clamped values (n_rows, n) float32 of a range of samples."""
         values = self.values.read(columns=part)
+        for start, stop in self._pieces:
+            if part.start <= start and stop <= part.stop:
+                self._spectrum.add(values[:, start - part.start : stop - part.start])
         if self.scaling is None:
             for i in np.flatnonzero(self.level):
                 # At double precision, for channels that lie far from zero.
@@ -123,23 +138,23 @@ class Rows:
         values = self.scaling.apply(values, part.start)
         limit = self.section.clamp
         if limit is not None:
-            self._n_clamped += int(np.count_nonzero(np.abs(values) > limit))
-            np.clip(values, -limit, limit, out=values)
+            for row in values:
+                if max(row.max(), -row.min()) > limit:
+                    self._n_clamped += int(np.count_nonzero(np.abs(row) > limit))
+                    np.clip(row, -limit, limit, out=row)
         return values
 
-    def say_clamped(self) -> None:
-        """Add the share of clamped samples to the steps, after the last :meth:`final`."""
+    def close(self, writer: StoreWriter, before: Spectra) -> None:
+        """Write what is known only after the last :meth:`final`: clamped share and spectrum."""
         if self.scaling is not None and self.section.clamp is not None:
             share = self._n_clamped / max(1, np.prod(self.values.shape))
             self.log.steps.append(
                 f"clamped to +-{self.section.clamp:g}: {share:.3%} of the samples"
             )
-
-    def spectrum(self, runs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Frequencies and densities [SI unit^2/Hz] before scaling."""
-        return measure_spectrum(
-            lambda start, stop: self.values.read(columns=slice(start, stop)), runs, self.sfreq
-        )
+        density = self._spectrum.density(len(self.level))
+        writer.set("qc", "psd_after", spread_rows(density, before, self.sensors))
+        for group in ("", "qc"):
+            writer.set_attrs(group, {"steps": self.log.steps})
 
 
 def write_signal(
@@ -168,11 +183,8 @@ def write_signal(
     template = np.broadcast_to(np.float32(0), rows.values.shape)
     times = np.arange(n_times) / plan.sfreq
     dataset = signal_dataset(template, coords, times, attrs, rows.good)
-    freqs, psd = rows.spectrum(pieces_of(n_times, [], rows.good) or [(0, n_times)])
-    share = float(rows.good.mean())
-    qc = quality_dataset(before, freqs, psd, rows.sensors, log, share)
+    freqs = rows.watch(pieces_of(n_times, [], rows.good) or [(0, n_times)])
+    qc = quality_dataset(before, freqs, rows.sensors, log, float(rows.good.mean()))
     with StoreWriter(out, {"": dataset, "qc": qc}) as writer:
         write_along(writer, "signal", "time", n_times, rows.final)
-        rows.say_clamped()
-        for group in ("", "qc"):
-            writer.set_attrs(group, {"steps": log.steps})
+        rows.close(writer, before)

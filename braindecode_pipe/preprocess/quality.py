@@ -162,32 +162,43 @@ def even_pieces(runs: Sequence[tuple[int, int]], n: int, most: int) -> list[tupl
     return [pieces[i] for i in chosen]
 
 
-def spectrum(pieces: Iterable[np.ndarray], sfreq: float) -> tuple[np.ndarray, np.ndarray]:
+class Spectrum:
     """Power spectral density: mean over pieces of the periodogram (Hann window, mean removed).
 
     Parameters
     ----------
-    pieces : (n_channels, n_times) [unit] each, of one length
+    n : int, samples of a piece
     sfreq : float [Hz]
-
-    Returns
-    -------
-    frequencies (n_frequencies,) [Hz], density (n_channels, n_frequencies) [unit^2/Hz]
     """
-    from scipy.fft import rfft
-    from scipy.signal import get_window
 
-    total, n_pieces, n = 0.0, 0, 1
-    for piece in pieces:
-        n = piece.shape[1]
-        window = get_window("hann", n).astype(piece.dtype)
-        centered = (piece - piece.mean(axis=1, keepdims=True)) * window
-        total = total + np.abs(rfft(centered, axis=1)).astype(float) ** 2
-        n_pieces += 1
-    freqs = np.fft.rfftfreq(n, 1 / sfreq)
-    density = total / (max(1, n_pieces) * sfreq * (get_window("hann", n) ** 2).sum())
-    density[:, 1 : len(freqs) if n % 2 else -1] *= 2
-    return freqs, density
+    def __init__(self, n: int, sfreq: float) -> None:
+        from scipy.signal import get_window
+
+        self.n, self.sfreq, self._window = n, sfreq, get_window("hann", n)
+        self._total, self._n_pieces = 0.0, 0
+
+    def add(self, piece: np.ndarray) -> None:
+        """Take in one piece (n_channels, n) [unit]."""
+        from scipy.fft import rfft
+
+        values = piece - piece.mean(axis=1, keepdims=True)
+        values *= self._window.astype(values.dtype)
+        # Squared at double precision: densities of MEG are below the least float32.
+        self._total = self._total + np.abs(rfft(values, axis=1)).astype(float) ** 2
+        self._n_pieces += 1
+
+    @property
+    def freqs(self) -> np.ndarray:
+        """(n_frequencies,) [Hz]"""
+        return np.fft.rfftfreq(self.n, 1 / self.sfreq)
+
+    def density(self, n_channels: int) -> np.ndarray:
+        """(n_channels, n_frequencies) [unit^2/Hz]; NaN without any piece."""
+        if not self._n_pieces:
+            return np.full((n_channels, len(self.freqs)), np.nan)
+        density = self._total / (self._n_pieces * self.sfreq * (self._window**2).sum())
+        density[:, 1 : None if self.n % 2 else -1] *= 2
+        return density
 
 
 def tsnr(data: np.ndarray) -> np.ndarray:

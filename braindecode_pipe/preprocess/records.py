@@ -20,7 +20,7 @@ from braindecode_pipe.schema import SCHEMA_VERSION
 
 _DATA_TYPES = ("eeg", "mag", "grad", "seeg", "ecog", "dbs")
 # Spectra are means over at most so many pieces of this length.
-_N_SPECTRA, _SPECTRUM_S = 60, 2.0
+N_SPECTRA, SPECTRUM_S = 30, 2.0
 _NAMES = ("recording", "subject", "session", "task", "run", "datatype", "content_hash")
 
 
@@ -74,11 +74,14 @@ class Spectra:
 
 def measure_spectrum(
     read: Callable[[int, int], np.ndarray], runs: Sequence[tuple[int, int]], sfreq: float,
-    window_s: float = _SPECTRUM_S,
+    n_channels: int, window_s: float = SPECTRUM_S,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Frequencies and densities over evenly chosen pieces of ``runs``; see ``quality.spectrum``."""
-    pieces = quality.even_pieces(runs, max(1, round(window_s * sfreq)), _N_SPECTRA)
-    return quality.spectrum((read(start, stop) for start, stop in pieces), sfreq)
+    """Frequencies and densities over evenly chosen pieces of ``runs``; see ``quality.Spectrum``."""
+    pieces = quality.even_pieces(runs, max(1, round(window_s * sfreq)), N_SPECTRA)
+    spectrum = quality.Spectrum(pieces[0][1] - pieces[0][0] if pieces else 1, sfreq)
+    for start, stop in pieces:
+        spectrum.add(read(start, stop))
+    return spectrum.freqs, spectrum.density(n_channels)
 
 
 def judge(
@@ -129,21 +132,20 @@ def attributes(recording: dict[str, Any], data_origin: str, log: Log) -> dict[st
 
 
 def quality_dataset(
-    before: Spectra, freqs: np.ndarray, psd: np.ndarray, sensors: Any, log: Log,
-    good_share: float,
-) -> xr.Dataset:  # fmt: skip
+    before: Spectra, freqs: np.ndarray, sensors: Any, log: Log, good_share: float
+) -> xr.Dataset:
     """Quality of one recording, for every channel that was picked, dropped ones included.
 
     ``unit`` is that of ``amplitude`` and of the root of the densities: before any scaling.
-    ``freqs`` and ``psd`` (n_rows, n_frequencies) are those of the result, ``sensors`` has its Info.
+    ``freqs`` are those of the result's spectrum, ``sensors`` has its Info. The spectrum itself,
+    ``psd_after``, is a placeholder: see :func:`spread_rows`.
     """
     names, kinds = list(sensors.ch_names), sensors.get_channel_types()
     channels = [*before.names, *(name for name in names if name not in before.names)]
     n_before = len(before.names)
     psd_before = np.full((len(channels), len(before.freqs)), np.nan)
     psd_before[:n_before] = before.psd
-    psd_after = np.full((len(channels), len(freqs)), np.nan)
-    psd_after[[channels.index(name) for name in names]] = psd
+    psd_after = np.broadcast_to(np.float32(0), (len(channels), len(freqs)))
     amplitude = np.full(len(channels), np.nan)
     amplitude[:n_before] = before.amplitude
     types = [*before.types, *(kinds[names.index(name)] for name in channels[n_before:])]
@@ -152,7 +154,7 @@ def quality_dataset(
     return xr.Dataset(
         {
             "psd_before": (("sensor", "freq"), psd_before.astype(np.float32)),
-            "psd_after": (("sensor", "freq_after"), psd_after.astype(np.float32)),
+            "psd_after": (("sensor", "freq_after"), psd_after),
             "amplitude": ("sensor", amplitude),
             "bad_reason": ("sensor", np.asarray(reasons, dtype=object)),
         },
@@ -172,3 +174,12 @@ def quality_dataset(
             "good_share": good_share,
         },
     )
+
+
+def spread_rows(values: np.ndarray, before: Spectra, sensors: Any) -> np.ndarray:
+    """Rows of the result at their places in the ``sensor`` dimension of the quality group."""
+    names = list(sensors.ch_names)
+    channels = [*before.names, *(name for name in names if name not in before.names)]
+    spread = np.full((len(channels), values.shape[1]), np.nan, np.float32)
+    spread[[channels.index(name) for name in names]] = values
+    return spread

@@ -14,6 +14,9 @@ from braindecode_pipe.splits import content_hash
 # The causal scaler is set anew this often [s].
 _STEP_S = 1.0
 _QUARTERS = (0.25, 0.5, 0.75)
+# Values of a long row that are sorted first, and how many of them away from a quantile its bounds
+# are set: about four standard errors.
+_SAMPLE, _MARGIN = 1024, 64
 # Windows of the causal scaler that are sorted at a time.
 _AT_ONCE = 64
 WORDS = {
@@ -156,7 +159,10 @@ def _center_and_spread(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.nd
 
 
 def quantiles(values: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """``numpy.quantile(values, shares, axis=1)``, by partial sorting.
+    """``numpy.quantile(values, shares, axis=1)``, several times faster.
+
+    Of a long row only the values near each quantile are sorted: those between two bounds that a
+    sample of the row suggests, and that are then proved to hold it by counting.
 
     Parameters
     ----------
@@ -171,9 +177,27 @@ def quantiles(values: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     place = np.asarray(shares) * last
     below = np.floor(place).astype(int)
     above = np.minimum(below + 1, last)
-    ordered = np.partition(values, np.unique(np.concatenate([below, above])), axis=1)
-    low, high = ordered[:, below].astype(float), ordered[:, above].astype(float)
-    return (low + (high - low) * (place - below)).T
+    result = np.empty((len(place), len(values)))
+    for i, row in enumerate(values):
+        ends = [_order_statistics(row, a, b) for a, b in zip(below, above)]
+        low, high = np.array(ends, float).T
+        result[:, i] = low + (high - low) * (place - below)
+    return result
+
+
+def _order_statistics(row: np.ndarray, first: int, second: int) -> tuple[float, float]:
+    """The values at the places ``first`` and ``second >= first`` of the sorted row."""
+    few = np.sort(row[:: len(row) // _SAMPLE]) if len(row) > 4 * _SAMPLE else row[:0]
+    if len(few):
+        center = round(first / len(row) * len(few))
+        low = few[max(0, center - _MARGIN)] if center > _MARGIN else -np.inf
+        high = few[center + _MARGIN] if center + _MARGIN < len(few) else np.inf
+        n_below = int(np.count_nonzero(row < low))
+        near = row[(row >= low) & (row <= high)]
+        if n_below <= first and second < n_below + len(near) and 2 * len(near) < len(row):
+            row, first, second = near, first - n_below, second - n_below
+    ordered = np.partition(row, [first, second])
+    return ordered[first], ordered[second]
 
 
 def describe(scaling: Scaling, kind: str, scope: str, sfreq: float, **more: Any) -> dict[str, Any]:

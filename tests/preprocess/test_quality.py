@@ -77,7 +77,8 @@ def test_f36_statistics_see_nothing_but_what_is_allowed(make_eeg):
     np.testing.assert_allclose(a.amplitude, expected, rtol=1e-12)
     # Short stretches everywhere: the windows become shorter.
     short = [(k, k + 60) for k in range(0, 4000, 100)]
-    assert Statistics(19, SFREQ, short).window == 50
+    assert Statistics(19, SFREQ, short).window == 60
+    assert Statistics(19, SFREQ, [*short, (4000, 4100)]).window == 50
 
 
 def test_f14_samples_that_are_not_finite_are_found_and_put_to_zero(make_eeg):
@@ -156,10 +157,11 @@ def test_scaled_flat_row_is_zero(kind, tmp_path):
 
 def test_quantiles_equal_those_of_numpy():
     rng = np.random.default_rng(0)
-    for n in (1, 2, 3, 10, 999, 5000):
+    for n in (1, 2, 3, 10, 999, 5000, 70_001):
         values = rng.normal(size=(4, n)).astype(np.float32)
         values[1] = np.round(values[1])
         values[2] = 1.5
+        values[3] = np.sort(values[3])
         found = scaling.quantiles(values, [0.25, 0.5, 0.75])
         expected = np.quantile(values.astype(float), [0.25, 0.5, 0.75], axis=1)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -275,17 +277,24 @@ def test_f18_positions_in_millimetres_are_told():
     assert quality.radius_problem(np.full((20, 3), np.nan), ["eeg"] * 20) == ""
 
 
+def spectrum(pieces, n):
+    found = quality.Spectrum(n, SFREQ)
+    for piece in pieces:
+        found.add(piece)
+    return found.freqs, found.density(2)
+
+
 def test_spectrum_equals_welch_and_integrates_to_the_variance():
     rng = np.random.default_rng(0)
     t = np.arange(20000) / SFREQ
     data = rng.normal(size=(2, 20000)) + np.array([[0.0], [1.0]]) * np.sin(2 * np.pi * 50 * t)
     for n in (400, 401):
         pieces = quality.even_pieces([(0, 20000)], n, 1000)
-        freqs, density = quality.spectrum((data[:, a:b] for a, b in pieces), SFREQ)
+        freqs, density = spectrum((data[:, a:b] for a, b in pieces), n)
         expected = welch(data, SFREQ, nperseg=n, noverlap=0)
         np.testing.assert_allclose(freqs, expected[0])
         np.testing.assert_allclose(density, expected[1], rtol=1e-9)
-    freqs, density = quality.spectrum([data[:, k : k + 400] for k in range(0, 20000, 400)], SFREQ)
+    freqs, density = spectrum([data[:, k : k + 400] for k in range(0, 20000, 400)], 400)
     assert freqs[1] == pytest.approx(0.5)
     np.testing.assert_allclose(density.sum(axis=1) * freqs[1], data.var(axis=1), rtol=0.05)
     assert freqs[density[1].argmax()] == 50
