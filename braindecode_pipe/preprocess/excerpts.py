@@ -118,10 +118,18 @@ def choose(
     cut = [
         (at, min(at + n_piece, stop)) for start, stop in runs for at in range(start, stop, n_piece)
     ]
-    n_kept = max(1, min(len(cut), n_most // n_piece))
     chosen: list[tuple[int, int]] = []
-    for i in np.linspace(0, len(cut) - 1, n_kept).round().astype(int) if n_kept > 1 else [0]:
+    for i in _evenly(np.diff(cut)[:, 0], n_most):
         start, stop = cut[i]
         joins = chosen and chosen[-1][1] == start and not any(run[0] == start for run in runs)
         chosen[-1:] = [(chosen[-1][0], stop)] if joins else [*chosen[-1:], (start, stop)]
     return chosen
+
+
+def _evenly(lengths: np.ndarray, most: int) -> np.ndarray:
+    """As many evenly spread positions as possible whose ``lengths`` make up ``most`` or less."""
+    for n in range(len(lengths), 1, -1):
+        places = np.linspace(0, len(lengths) - 1, n).round().astype(int)
+        if lengths[places].sum() <= most:
+            return places
+    return np.zeros(1, int)

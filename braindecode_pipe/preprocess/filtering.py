@@ -138,8 +138,10 @@ def notches(sfreq: float, lines: Sequence[float]) -> tuple[np.ndarray, ...]:
 def ratio_of(target: float | None, sfreq: float, duration_s: float) -> tuple[int, int]:
     """``up`` and ``down`` that bring ``sfreq`` to ``target`` [Hz]; (1, 1) when it is not lower.
 
-    The fraction with the smallest denominator (at most 10^5) whose grid leaves the nominal one by
-    at most a microsecond over ``duration_s``.
+    The first of the nearest fractions with denominators up to 100, 1000, 10^4 and 10^5 whose grid
+    leaves the nominal one by at most a microsecond over ``duration_s``, else the last. A rate that
+    is a fraction itself (1200.5 Hz) is met exactly; one that is not (678.1699829 Hz) to about two
+    microseconds an hour.
     """
     if target is None or target >= sfreq:
         return 1, 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,8 @@ class Rows:
             fitted, more = scaling.fit_scaling(rows, good, kind), {}
             self.log.steps.append(f"scaled per channel: {words} of its good samples")
         shift = (level - self.level)[:, None]
-        self.scaling = Scaling(
-            fitted.offset + shift, fitted.gain, fitted.starts, fitted.n_samples, fitted.seen
-        )
+        self.scaling = replace(fitted, offset=fitted.offset + shift)
+        self._typical = replace(fitted, offset=fitted.offset + level[:, None]).typical
         self.seen = scaling.describe(fitted, kind, scope, self.sfreq, **more)
         self._constant_after_all()
 
@@ -109,10 +109,8 @@ class Rows:
         """
         offset, gain = np.zeros(len(self.level)), np.ones(len(self.level))
         if self.scaling is not None:
-            offset, gain = self.scaling.typical
-            offset = offset + self.level
-        varies = gain > 0
-        return sensor_columns(self.sensors, self.section, offset, gain, varies)
+            offset, gain = self._typical
+        return sensor_columns(self.sensors, self.section, offset, gain, gain > 0)
 
     def watch(self, runs: list[tuple[int, int]], window_s: float = SPECTRUM_S) -> np.ndarray:
         """Choose the pieces of ``runs`` whose spectrum :meth:`final` takes; its frequencies [Hz].
