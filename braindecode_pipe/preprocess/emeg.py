@@ -186,9 +186,7 @@ class _Work:
                 f"{step.MIN_FIT_S:g} s lie outside of the test windows"
             )
         judge(self.measured, sensors, section, self.path, log)
-        freqs, psd = measure_spectrum(
-            self._read, self.pieces, self.plan.sfreq_in, len(self.offset)
-        )
+        freqs, psd = measure_spectrum(self._read, self.pieces, self.plan.sfreq_in, len(self.offset))
         types = sensors.get_channel_types()
         return sensors, Spectra(list(sensors.ch_names), types, self.measured.amplitude, freqs, psd)
 

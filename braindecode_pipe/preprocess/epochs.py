@@ -139,7 +139,7 @@ def _inspect(
                 remedy='set preprocess.emeg.nan = "interpolate" or "mark-bad", or exclude the '
                 "recording",
             )  # fmt: skip
-        for row, spans in measured.not_finite.items():
+        for row in measured.not_finite:
             name = info["ch_names"][row]
             values = samples.read(slice(row, row + 1))[0]
             wrong = ~np.isfinite(values)

@@ -6,7 +6,7 @@ to know what a volt is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -153,9 +153,7 @@ def even_pieces(runs: Sequence[tuple[int, int]], n: int, most: int) -> list[tupl
 
     Where no run is as long, one shorter piece: the longest run.
     """
-    pieces = [
-        (at, at + n) for start, stop in runs for at in range(start, stop - n + 1, n)
-    ]
+    pieces = [(at, at + n) for start, stop in runs for at in range(start, stop - n + 1, n)]
     if not pieces:
         return [max(runs, key=lambda run: run[1] - run[0])] if runs else []
     chosen = np.linspace(0, len(pieces) - 1, min(most, len(pieces))).round().astype(int)

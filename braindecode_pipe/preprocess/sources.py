@@ -79,9 +79,7 @@ class RawSource:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Samples as MNE reads them, float64."""
-        reader = partial(
-            self._raw.get_data, self._picks, start=start, stop=stop, verbose="warning"
-        )
+        reader = partial(self._raw.get_data, self._picks, start=start, stop=stop, verbose="warning")
         values, found = reading.guarded(reader, self._path, self._data)
         self._messages.extend(text for text in found if text not in self._messages)
         return values

@@ -145,7 +145,7 @@ def fit_pieces(
     sfreq: float,
     extents: Sequence[tuple[float, float]] | None,
 ) -> list[tuple[int, int]]:
-    """What a fit may see, as (start, stop) [samples]: between breaks, and inside ``extents`` [s]."""
+    """What a fit may see, (start, stop) [samples]: between breaks, and inside ``extents`` [s]."""
     if extents is None:
         return pieces_of(n_times, breaks)
     mask = np.zeros(n_times, bool)
@@ -209,7 +209,9 @@ def edges(
     return l_freq, h_freq, lines
 
 
-def over_limit(samples: Scratch, level: np.ndarray, sensors: Any, section: EmegSection) -> np.ndarray:
+def over_limit(
+    samples: Scratch, level: np.ndarray, sensors: Any, section: EmegSection
+) -> np.ndarray:
     """(n_times,) bool: where some good channel exceeds the absolute amplitude of its type.
 
     Parameters

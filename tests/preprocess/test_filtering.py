@@ -29,7 +29,8 @@ class ArraySource:
 def run(source, kernel, pieces=None, offset=None, observe=None, matrix=None):
     n_in = len(source.info["chs"])
     offset = np.zeros(n_in) if offset is None else offset
-    result = np.full((n_in if matrix is None else len(matrix), kernel.n_out(source.n_times)), np.nan)
+    n_rows = n_in if matrix is None else len(matrix)
+    result = np.full((n_rows, kernel.n_out(source.n_times)), np.nan)
 
     def write(rows, start, values):
         part = result[rows, start : start + values.shape[1]]

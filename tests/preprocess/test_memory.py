@@ -97,7 +97,9 @@ def test_eeg_memory_is_the_same_for_four_times_the_length(
     # The reference keeps its samples in a file.
     for minutes in (1, 4):
         folder, settings = long_recording(minutes), {**EMEG, "engine": "mne"}
-        peaks.append(traced_peak(lambda f=folder, s=settings: run_stage(f, "rec.vhdr", out, emeg=s)))
+        peaks.append(
+            traced_peak(lambda f=folder, s=settings: run_stage(f, "rec.vhdr", out, emeg=s))
+        )
     assert peaks[4] < whole / 4
     assert peaks[4] < 1.25 * peaks[3]
 

@@ -45,9 +45,7 @@ def test_amplitude_equals_the_loop_whatever_the_blocks(make_eeg, block):
 def test_amplitude_of_short_recordings(n_times):
     data = np.random.default_rng(0).normal(size=(2, n_times))
     n = min(n_times, SFREQ)
-    np.testing.assert_allclose(
-        measured(data, SFREQ).amplitude, data[:, :n].std(axis=1), rtol=1e-12
-    )
+    np.testing.assert_allclose(measured(data, SFREQ).amplitude, data[:, :n].std(axis=1), rtol=1e-12)
 
 
 def test_amplitude_ignores_offset_and_one_artifact(make_eeg):

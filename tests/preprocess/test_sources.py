@@ -1,4 +1,4 @@
-"""Recordings as blocks: FIF buffers equal MNE's reading, bridges hide what they should, excerpts."""
+"""Recordings as blocks: FIF buffers equal MNE's reading, bridges hide what they cover."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def test_fif_buffers_equal_the_reading_of_mne(tmp_path, fmt, picks, monkeypatch)
     rng = np.random.default_rng(0)
     with open_source(raw, picks, mne.pick_info(raw.info, picks), tmp_path / "a_raw.fif", tmp_path,
                      tmp_path / "a.zarr", []) as source:  # fmt: skip
-        for start, stop in [(0, 2345), (139, 140), (140, 141), *np.sort(rng.integers(0, 2345, (40, 2)))]:
+        some = np.sort(rng.integers(0, 2345, (40, 2)))
+        for start, stop in [(0, 2345), (139, 140), (140, 141), *some]:
             if start < stop:
                 np.testing.assert_allclose(
                     filled(source, start, stop), expected[:, start:stop], rtol=2e-7, atol=0
@@ -85,7 +86,8 @@ def test_split_files_and_what_mne_has_to_read(tmp_path):
     assert FifSamples.of(raw, [0]) is None
     small = neuromag(1000)
     small.save(tmp_path / "b_raw.fif.gz", verbose="error")
-    assert FifSamples.of(mne.io.read_raw_fif(tmp_path / "b_raw.fif.gz", verbose="error"), [0]) is None
+    packed = mne.io.read_raw_fif(tmp_path / "b_raw.fif.gz", verbose="error")
+    assert FifSamples.of(packed, [0]) is None
     assert FifSamples.of(small, [0]) is None
 
 
@@ -166,7 +168,8 @@ def test_spans_of_one_channel_are_interpolated_and_no_other_changes():
     values = bridge_spans(ArraySource(broken), {1: [(0, 5), (20, 30), (99, 100)]}).read(0, 100)
     np.testing.assert_array_equal(values[[0, 2]], x[[0, 2]])
     known = np.isfinite(broken[1])
-    np.testing.assert_allclose(values[1], np.interp(np.arange(100), np.flatnonzero(known), x[1, known]))
+    expected = np.interp(np.arange(100), np.flatnonzero(known), x[1, known])
+    np.testing.assert_allclose(values[1], expected)
 
 
 def test_level_sees_the_pieces_only():
