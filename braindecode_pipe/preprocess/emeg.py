@@ -8,6 +8,7 @@ a block of time or the few channels that are worked on, never the recording.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from braindecode_pipe.preprocess.engines import (
     FilterPlan,
     StepwiseEngine,
     log_filter,
+    observe_all,
     plan_filter,
 )
 from braindecode_pipe.preprocess.output import Rows, write_signal
@@ -81,14 +83,15 @@ def run_raw(
     log.steps += [text for text in messages if text.startswith("truncated")]
     info, picks = pick(raw, section, path, log)
     with open_source(raw, picks, info, path, data, out, log.warnings) as source:
-        work = _Work(section, source, fit_extents, path, data, out, log)
+        bad = step.annotated(raw_annotations(raw), float(info["sfreq"]), raw.n_times)
+        work = _Work(section, source, bad, fit_extents, path, data, out, log)
         shape = (len(picks), work.plan.kernel.n_out(source.n_times))
         with Scratch(out, shape, np.float32, blank=True) as result:
             work.first_pass(source, result)
             sensors, before = work.inspect(info)
-            work.combine(sensors, raw)
-            rows = work.finish(result, raw_annotations(raw))
-            write_signal(rows, work.plan, before, recording, data_origin, out)
+            variables = work.combine(sensors, raw)
+            rows = work.finish(result)
+            write_signal(rows, work.plan, before, variables, recording, data_origin, out)
 
 
 class _Work:
@@ -100,16 +103,18 @@ class _Work:
         The recording; after :meth:`first_pass` without samples that are not finite.
     allowed : (start, stop) [samples] that fits may see
     offset : (n_channels,) what is subtracted before samples become float32
+    bad : (n_times,) bool, annotated as bad
     """
 
     def __init__(
-        self, section: EmegSection, source: Source, extents: Sequence[tuple[float, float]] | None,
-        path: Path, data: Path, out: Path, log: Log,
+        self, section: EmegSection, source: Source, bad: np.ndarray,
+        extents: Sequence[tuple[float, float]] | None, path: Path, data: Path, out: Path, log: Log,
     ) -> None:  # fmt: skip
         sfreq = float(source.info["sfreq"])
         self.section, self.path, self.data, self.out, self.log = section, path, data, out, log
         self.plan: FilterPlan = plan_filter(section, sfreq, source.n_times / sfreq, log)
         self.engine = (FastEngine if section.engine == "fast" else StepwiseEngine)(self.plan, out)
+        self.bad = bad
         self.pieces = pieces_of(source.n_times, source.breaks)
         self.divided = extents is not None
         self.allowed = step.fit_pieces(source.n_times, source.breaks, sfreq, extents)
@@ -119,6 +124,7 @@ class _Work:
 
     def first_pass(self, source: Source, result: Scratch) -> None:
         """Measure all channels, and filter them on the way; put right what is not finite."""
+        self._result = result
         self.source, self.measured = source, self._measure(source, result)
         wrong = self.measured.not_finite
         if wrong:
@@ -131,7 +137,10 @@ class _Work:
         self.offset = level(source, seen)
         window = round(self.plan.sfreq_in)
         statistics = Statistics(len(self.offset), window, seen)
-        self.engine.start(source, result, self.offset, statistics.observe)
+        if self.section.maxwell is None:
+            self.engine.start(source, result, self.offset, statistics.observe)
+        else:
+            observe_all(source, self.pieces, self.offset, statistics.observe)
         return statistics.finish()
 
     def _enough(self) -> bool:
@@ -195,20 +204,57 @@ class _Work:
         fill(self.source, values, start, stop, self.offset)
         return values
 
-    def combine(self, sensors: Any, raw: Any) -> None:
-        """Everything that combines channels, as one matrix."""
-        self.sensors = sensors
-        self.spatial = combining.compose(
-            sensors, self.source, self.allowed, self.section, self.path, self.data, self.log
-        )
-        log_filter(self.plan, self.section.engine, self.log)
+    def combine(self, sensors: Any, raw: Any) -> dict[str, Any]:
+        """Everything that combines channels, as one matrix; returns variables for the QC group."""
+        import mne
 
-    def finish(self, result: Scratch, annotations: Any) -> Rows:
+        self.sensors = sensors
+        mask = combining.fit_mask(self.source.n_times, self.allowed, self.bad)
+        names = self.source.info["ch_names"]
+        types = zip(raw.ch_names, raw.get_channel_types())
+        others = [i for i, (name, kind) in enumerate(types)
+                  if kind in ("eog", "ecg") and name not in names]  # fmt: skip
+        needs = bool({"eog", "ecg"} & set(self.section.ssp)) or self.section.ica is not None
+        with ExitStack() as stack:
+            beside = None
+            if others and needs:
+                info = mne.pick_info(raw.info, others)
+                beside = stack.enter_context(open_source(
+                    raw, others, info, self.path, self.data, self.out, self.log.warnings
+                ))  # fmt: skip
+            excerpts = combining.Excerpts(self.source, beside, mask)
+            self.spatial, variables = combining.compose(
+                sensors,
+                excerpts,
+                self.section,
+                self.path,
+                self.data,
+                self.log,
+                None if self.section.maxwell is None else self._reconstruct,
+            )
+        log_filter(self.plan, self.section.engine, self.log)
+        return variables
+
+    def _reconstruct(self, sensors: Any) -> Source:
+        """Go on with the recording after SSS, which is filtered anew."""
+        from braindecode_pipe.preprocess.maxwell import MaxwellSource
+
+        self.source = MaxwellSource(
+            self.source, sensors.info, self.section.maxwell, self.path, self.data, self.log
+        )
+        sensors.info["bads"] = list(self.source.info["bads"])
+        self.offset = level(self.source, self.allowed if self._enough() else self.pieces)
+        self._result.clear()
+        self.engine.start(self.source, self._result, self.offset, None)
+        return self.source
+
+    def finish(self, result: Scratch) -> Rows:
         """The final rows before any scaling, and what is good in them."""
         plan, log, source = self.plan, self.log, self.source
         with collect_warnings(self.path, self.data, log.warnings):
             zero = self.engine.finish(source, self.spatial, result, self.offset)
-        bad = step.annotated(annotations, plan.sfreq_in, source.n_times, log)
+        step.say_annotated(self.bad, log)
+        bad = self.bad.copy()
         for start, stop in [*self.bad_spans, *source.breaks]:
             bad[start:stop] = True
         times = np.arange(result.shape[1]) / plan.sfreq
@@ -216,13 +262,14 @@ class _Work:
         constant = [i for i, name in enumerate(self.sensors.ch_names) if name in log.constant]
         rows = Rows(self.section, result, zero, self.sensors, plan.sfreq, good, constant, log)
         rows.reject()
-        if self.divided and step.fits_scaler(self.section):
+        if self.divided and (step.fits_scaler(self.section) or self.section.autoreject != "none"):
             mask = np.ones(source.n_times, bool)
             for start, stop in self.allowed:
                 mask[start:stop] = False
             kept = step.good_times(mask | bad, plan.sfreq_in, times, plan.sfreq)
             self._fit_apart(rows, kept)
         else:
+            rows.reject_pieces(result, rows.good)
             rows.fit(result, zero, rows.good)
         return rows
 
@@ -238,9 +285,10 @@ class _Work:
             with collect_warnings(self.path, self.data, self.log.warnings):
                 zero = self.engine.finish(bridged, self.spatial, fitted, self.offset)
             over = step.over_limit(fitted, zero, self.sensors, self.section)
-            rows.fit(fitted, zero, good & ~over)
+            good = rows.reject_pieces(fitted, good & ~over)
+            rows.fit(fitted, zero, good)
         seconds = sum(stop - start for start, stop in self.allowed) / self.plan.sfreq_in
-        self.log.steps.append(f"scaler fitted on {seconds:.1f} s outside of the test windows")
+        self.log.steps.append(f"fitted on {seconds:.1f} s outside of the test windows")
 
     def _warn_of_short_pieces(self) -> None:
         shortest = min((stop - start for start, stop in self.pieces), default=0)

@@ -99,18 +99,18 @@ def log_filter(plan: FilterPlan, engine: str, log: Log) -> None:
 
 @dataclass(frozen=True)
 class Lines:
-    """Line noise as a few time courses: ``x - mixing @ (taps * (unmixing @ x))``.
+    """Line noise as a few time courses: ``x - mixing @ (taps[0] * ... * (unmixing @ x))``.
 
     Attributes
     ----------
     mixing : (n_out, n_lines), what the time courses add to the final channels
     unmixing : (n_lines, n_in), of the channels as they are read
-    taps : symmetric kernel at the input's rate
+    taps : symmetric kernels at the input's rate
     """
 
     mixing: np.ndarray
     unmixing: np.ndarray
-    taps: np.ndarray
+    taps: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _line_rows(
     branches, first = [], 0
     for lines in spatial.lines:
         branches.append(Branch(
-            Kernel((*kernel.taps, lines.taps), kernel.up, kernel.down), _writer(rows, first),
+            Kernel((*kernel.taps, *lines.taps), kernel.up, kernel.down), _writer(rows, first),
             lines.unmixing.astype(np.float32),
         ))  # fmt: skip
         first += len(lines.unmixing)

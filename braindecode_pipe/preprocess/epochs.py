@@ -50,6 +50,8 @@ def run_epochs(
     (``nan = "interpolate"``) or their channel (``mark-bad``). With ``fit_extents`` only epochs that
     lie inside them wholly are fitted on. Parameters and errors: see :func:`emeg.run_raw`.
     """
+    # Nothing that filters, and an epoch is a piece of its own.
+    section = section.model_copy(update={"line_removal": "notch", "autoreject": "none"})
     path = safe_join(data, recording["path"])
     epochs, messages = read_epochs(path, data)
     log = Log(warnings=messages)
@@ -60,8 +62,10 @@ def run_epochs(
         allowed = _allowed(epochs, fit_extents, section, path)
         sensors, before, lost = _inspect(samples, info, n_in, rate, allowed, section, path, log)
         runs = [(i * n_in, (i + 1) * n_in) for i in np.flatnonzero(allowed)]
-        source = ScratchSource(samples, info)
-        spatial = combining.compose(sensors, source, runs, section, path, data, log)
+        source = ScratchSource(samples, info, [(stop, stop) for _, stop in runs[:-1]])
+        mask = combining.fit_mask(source.n_times, runs, np.zeros(source.n_times, bool))
+        excerpts = combining.Excerpts(source, None, mask)
+        spatial, variables = combining.compose(sensors, excerpts, section, path, data, log)
         samples.mix(spatial.matrix)
         if section.notch or section.l_freq is not None or section.h_freq is not None:
             log.steps.append("no filter: the recording comes already epoched")
@@ -85,7 +89,7 @@ def run_epochs(
             rows.fit(result, level, good & np.repeat(allowed, n_times))
             if section.scaler_scope == "causal":
                 event_good &= rows.good.reshape(n_events, n_times).all(axis=1)
-            _write(rows, before, recording, data_origin, out, event_good, n_times,
+            _write(rows, before, variables, recording, data_origin, out, event_good, n_times,
                    float(epochs.times[0]))  # fmt: skip
 
 
@@ -164,8 +168,8 @@ def _inspect(
 
 
 def _write(
-    rows: Rows, before: Spectra, recording: dict[str, Any], data_origin: str, out: Path,
-    event_good: np.ndarray, n_times: int, first_time: float,
+    rows: Rows, before: Spectra, variables: dict[str, Any], recording: dict[str, Any],
+    data_origin: str, out: Path, event_good: np.ndarray, n_times: int, first_time: float,
 ) -> None:  # fmt: skip
     log, n_events = rows.log, len(event_good)
     coords, frame = rows.columns()
@@ -186,6 +190,7 @@ def _write(
     runs = [(i * n_times, (i + 1) * n_times) for i in range(n_events)]
     freqs = rows.watch(runs, n_times / rows.sfreq)
     qc = quality_dataset(before, freqs, rows.sensors, log, float(event_good.mean()))
+    qc = qc.assign(variables)
 
     def events_of(part: slice) -> np.ndarray:
         flat = rows.final(slice(part.start * n_times, part.stop * n_times))

@@ -9,7 +9,14 @@ import numpy as np
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.preprocess.blocks import Source, pieces_of
-from braindecode_pipe.preprocess.filtering import Branch, Kernel, band_pass, ratio_of, run_pieces
+from braindecode_pipe.preprocess.filtering import (
+    Branch,
+    Kernel,
+    band_pass,
+    notches,
+    ratio_of,
+    run_pieces,
+)
 from braindecode_pipe.preprocess.sources import level
 
 if TYPE_CHECKING:
@@ -30,6 +37,7 @@ def excerpt(
     max_s: float | None,
     fit_mask: np.ndarray | None = None,
     info: mne.Info | None = None,
+    lines: Sequence[float] | None = None,
 ) -> mne.io.RawArray:
     """A filtered and decimated copy of evenly chosen contiguous pieces of a recording.
 
@@ -51,6 +59,8 @@ def excerpt(
         Samples that may be seen; None: all.
     info : mne.Info, optional
         Of the channels after ``matrix``; default: that of the source.
+    lines : sequence of float [Hz], optional
+        Frequencies to notch, as they are.
 
     Returns
     -------
@@ -65,7 +75,8 @@ def excerpt(
     rate = float(source.info["sfreq"])
     up, down = ratio_of(sfreq, rate, source.n_times / rate)
     top = None if h_freq is None or h_freq >= rate / 2 else h_freq
-    kernel = Kernel(band_pass(rate, l_freq, top), up, down)
+    taps = notches(rate, lines or ()) + band_pass(rate, l_freq, top)
+    kernel = Kernel(taps, up, down)
     runs = pieces_of(source.n_times, source.breaks, fit_mask)
     runs = [run for run in runs if run[1] - run[0] >= max(2, _LEAST_S * rate)]
     if not runs:

@@ -41,6 +41,7 @@ class Rows:
     good : (n_times,) bool
     scaling : Scaling, or None where nothing is scaled here
     seen : what the store keeps of the scaler
+    variables : for the quality group
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Rows:
         self.sfreq, self.good, self.log, self.constant = sfreq, good, log, constant
         self.scaling: Scaling | None = None
         self.seen: dict[str, Any] = {}
+        self.variables: dict[str, Any] = {}
         self._n_clamped, self._pieces = 0, []
         # A filter leaves rounding errors of a constant channel, which must not be scaled up.
         for i in constant:
@@ -64,6 +66,21 @@ class Rows:
         self.good = self.good & ~over
         if not self.good.any():
             self.log.warnings.append("no span of the recording is good; the scaler saw all of it")
+
+    def reject_pieces(self, rows: Scratch, good: np.ndarray) -> np.ndarray:
+        """Autoreject, fitted on ``rows`` where ``good``; returns what stays good of them."""
+        if self.section.autoreject == "none":
+            return good
+        from braindecode_pipe.preprocess import rejection
+        from braindecode_pipe.preprocess.piecewise import PieceRejection
+
+        model = PieceRejection(self.section, rows, self.sensors, self.sfreq, good, self.log)
+        before = self.good
+        self.good, spans = model.clean(self.values, before)
+        self.variables |= rejection.span_variables(spans)
+        share = 1 - self.good.sum() / max(1, before.sum())
+        self.log.steps.append(f"autoreject ({self.section.autoreject}): {share:.2%} rejected")
+        return self.good if rows is self.values else model.clean(rows, good)[0]
 
     def fit(self, rows: Scratch, level: np.ndarray, good: np.ndarray) -> None:
         """Fit the scaler of the recipe on ``rows``, whose values lie ``level`` below SI units."""
@@ -156,10 +173,10 @@ class Rows:
 
 
 def write_signal(
-    rows: Rows, plan: FilterPlan, before: Spectra, recording: dict[str, Any], data_origin: str,
-    out: Path,
+    rows: Rows, plan: FilterPlan, before: Spectra, variables: dict[str, Any],
+    recording: dict[str, Any], data_origin: str, out: Path,
 ) -> None:  # fmt: skip
-    """Write the signal store of a continuous recording."""
+    """Write the signal store of a continuous recording; ``variables`` join the quality group."""
     log, n_times = rows.log, rows.values.shape[1]
     coords, frame = rows.columns()
     info = rows.sensors.info
@@ -183,6 +200,7 @@ def write_signal(
     dataset = signal_dataset(template, coords, times, attrs, rows.good)
     freqs = rows.watch(pieces_of(n_times, [], rows.good) or [(0, n_times)])
     qc = quality_dataset(before, freqs, rows.sensors, log, float(rows.good.mean()))
+    qc = qc.assign({**variables, **rows.variables})
     with StoreWriter(out, {"": dataset, "qc": qc}) as writer:
         write_along(writer, "signal", "time", n_times, rows.final)
         rows.close(writer, before)

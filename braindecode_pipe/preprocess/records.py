@@ -35,6 +35,9 @@ def pick(inst: Any, section: EmegSection, path: Path, log: Log) -> tuple[Any, li
 
     types = inst.get_channel_types()
     wanted = section.picks or [kind for kind in _DATA_TYPES if kind in types]
+    if section.compensation is not None:
+        # Inputs of the compensation, which leaves them out of its outputs.
+        wanted = [*wanted, "ref_meg"]
     pairs = enumerate(zip(inst.ch_names, types))
     picks = [i for i, (name, kind) in pairs if name in wanted or kind in wanted]
     if not picks:

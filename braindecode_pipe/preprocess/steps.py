@@ -40,9 +40,8 @@ class Log:
     constant: set[str] = field(default_factory=set)
 
 
-def prepare_sensors(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
-    """Montage, bad channels, reference, in place; ``inst`` is a Raw of samples or unit vectors."""
-    _place(inst, section, path, log)
+def treat_bads(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
+    """Drop or interpolate the bad channels of ``inst``, in place."""
     bads = list(inst.info["bads"])
     if bads and section.bads == "drop":
         if len(bads) == len(inst.ch_names):
@@ -57,15 +56,18 @@ def prepare_sensors(inst: Any, section: EmegSection, path: Path, log: Log) -> No
         log.steps.append(f"dropped bad channels: {', '.join(bads)}")
     elif bads and section.bads == "interpolate":
         _interpolate(inst, log)
-    if section.reference == "average":
-        if not any(kind in _ELECTRODES for kind in inst.get_channel_types()):
-            log.warnings.append("no average reference: no electrodes")
-        else:
-            inst.set_eeg_reference("average", projection=False, verbose="error")
-            log.steps.append("average reference over the good electrodes")
 
 
-def _place(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
+def average_reference(inst: Any, log: Log) -> None:
+    """Average reference over the good electrodes, in place."""
+    if not any(kind in _ELECTRODES for kind in inst.get_channel_types()):
+        log.warnings.append("no average reference: no electrodes")
+        return
+    inst.set_eeg_reference("average", projection=False, verbose="error")
+    log.steps.append("average reference over the good electrodes")
+
+
+def place(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
     """Positions from the standard montage where they are missing or impossible."""
     types = np.array(inst.get_channel_types())
     position = sensor_geometry(inst.info)[0]
@@ -239,7 +241,7 @@ def over_limit(
     return over
 
 
-def annotated(annotations: Any, sfreq: float, n_times: int, log: Log) -> np.ndarray:
+def annotated(annotations: Any, sfreq: float, n_times: int) -> np.ndarray:
     """(n_times,) bool: inside an annotation whose description starts with ``bad``."""
     bad = np.zeros(n_times, bool)
     for annotation in annotations:
@@ -247,9 +249,13 @@ def annotated(annotations: Any, sfreq: float, n_times: int, log: Log) -> np.ndar
             start = round(annotation["onset"] * sfreq)
             stop = start + max(1, round(annotation["duration"] * sfreq))
             bad[max(0, start) : max(0, stop)] = True
+    return bad
+
+
+def say_annotated(bad: np.ndarray, log: Log) -> None:
+    """Add the share of what is annotated as bad to the steps."""
     if bad.any():
         log.steps.append(f"annotated as bad: {bad.mean():.2%} of the recording")
-    return bad
 
 
 def rejected(
