@@ -7,8 +7,9 @@ a block of time or the few channels that are worked on, never the recording.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,9 @@ def run_raw(
         with Scratch(out, shape, np.float32, blank=True) as result:
             work.first_pass(source, result)
             sensors, before = work.inspect(info)
-            variables = work.combine(sensors, raw)
+            work.combine(sensors, raw)
             rows = work.finish(result)
-            write_signal(rows, work.plan, before, variables, recording, data_origin, out)
+            write_signal(rows, work.plan, before, recording, data_origin, out)
 
 
 class _Work:
@@ -104,6 +105,7 @@ class _Work:
     allowed : (start, stop) [samples] that fits may see
     offset : (n_channels,) what is subtracted before samples become float32
     bad : (n_times,) bool, annotated as bad
+    variables : for the quality group
     """
 
     def __init__(
@@ -120,6 +122,8 @@ class _Work:
         self.allowed = step.fit_pieces(source.n_times, source.breaks, sfreq, extents)
         step.require_extent(self.allowed, sfreq, step.fitted_steps(section), path, self.divided)
         self.bad_spans: list[tuple[int, int]] = []
+        self.variables: dict[str, Any] = {}
+        self._separate: Callable[..., Source] | None = None
         self._warn_of_short_pieces()
 
     def first_pass(self, source: Source, result: Scratch) -> None:
@@ -204,11 +208,11 @@ class _Work:
         fill(self.source, values, start, stop, self.offset)
         return values
 
-    def combine(self, sensors: Any, raw: Any) -> dict[str, Any]:
-        """Everything that combines channels, as one matrix; returns variables for the QC group."""
+    def combine(self, sensors: Any, raw: Any) -> None:
+        """Everything that combines channels, as one matrix."""
         import mne
 
-        self.sensors = sensors
+        self.sensors, self._raw = sensors, raw
         mask = combining.fit_mask(self.source.n_times, self.allowed, self.bad)
         names = self.source.info["ch_names"]
         types = zip(raw.ch_names, raw.get_channel_types())
@@ -223,7 +227,7 @@ class _Work:
                     raw, others, info, self.path, self.data, self.out, self.log.warnings
                 ))  # fmt: skip
             excerpts = combining.Excerpts(self.source, beside, mask)
-            self.spatial, variables = combining.compose(
+            self.spatial, found = combining.compose(
                 sensors,
                 excerpts,
                 self.section,
@@ -232,18 +236,32 @@ class _Work:
                 self.log,
                 None if self.section.maxwell is None else self._reconstruct,
             )
+        self.variables |= found
         log_filter(self.plan, self.section.engine, self.log)
-        return variables
 
     def _reconstruct(self, sensors: Any) -> Source:
         """Go on with the recording after SSS, which is filtered anew."""
-        from braindecode_pipe.preprocess.maxwell import MaxwellSource
+        from braindecode_pipe.preprocess import maxwell
 
-        self.source = MaxwellSource(
-            self.source, sensors.info, self.section.maxwell, self.path, self.data, self.log
-        )
-        sensors.info["bads"] = list(self.source.info["bads"])
-        self.offset = level(self.source, self.allowed if self._enough() else self.pieces)
+        settings, log, path = self.section.maxwell, self.log, self.path
+        self._recorded, self.source.info = self.source, sensors.info.copy()
+        calibration, cross_talk = maxwell.site_files(settings, path, self.data)
+        position = None
+        if settings.movement == "chpi":
+            position = maxwell.head_positions(self._raw, log, path)
+            self.variables |= maxwell.head_variables(position)
+        self._separate = partial(
+            maxwell.MaxwellSource, section=settings, head_pos=position, calibration=calibration,
+            cross_talk=cross_talk, path=path,
+        )  # fmt: skip
+        self.source = self._separate(self.source, log=log)
+        bads = list(self.source.info["bads"])
+        for name in set(sensors.info["bads"]) - set(bads):
+            log.bad_reason[name] += " (reconstructed)"
+            log.constant.discard(name)
+        sensors.info["bads"] = bads
+        # What SSS leaves lies around zero.
+        self.offset[np.isin(sensors.get_channel_types(), ("mag", "grad"))] = 0
         self._result.clear()
         self.engine.start(self.source, self._result, self.offset, None)
         return self.source
@@ -261,6 +279,7 @@ class _Work:
         good = step.good_times(bad, plan.sfreq_in, times, plan.sfreq)
         constant = [i for i, name in enumerate(self.sensors.ch_names) if name in log.constant]
         rows = Rows(self.section, result, zero, self.sensors, plan.sfreq, good, constant, log)
+        rows.variables |= self.variables
         rows.reject()
         if self.divided and (step.fits_scaler(self.section) or self.section.autoreject != "none"):
             mask = np.ones(source.n_times, bool)
@@ -278,7 +297,11 @@ class _Work:
 
         The whole chain runs once more on the recording with everything else bridged.
         """
-        bridged = bridge_gaps(self.source, self.allowed)
+        if self._separate is None:
+            bridged: Source = bridge_gaps(self.source, self.allowed)
+        else:
+            # The temporal extension looks at the samples.
+            bridged = self._separate(bridge_gaps(self._recorded, self.allowed), log=Log())
         shape = (len(self.offset), rows.values.shape[1])
         with Scratch(self.out, shape, np.float32, blank=True) as fitted:
             self.engine.start(bridged, fitted, self.offset, None)

@@ -86,10 +86,11 @@ def run_epochs(
             good = np.repeat(event_good, n_times)
             constant = [i for i, name in enumerate(sensors.ch_names) if name in log.constant]
             rows = Rows(section, result, level, sensors, sfreq, good, constant, log)
+            rows.variables |= variables
             rows.fit(result, level, good & np.repeat(allowed, n_times))
             if section.scaler_scope == "causal":
                 event_good &= rows.good.reshape(n_events, n_times).all(axis=1)
-            _write(rows, before, variables, recording, data_origin, out, event_good, n_times,
+            _write(rows, before, recording, data_origin, out, event_good, n_times,
                    float(epochs.times[0]))  # fmt: skip
 
 
@@ -168,8 +169,8 @@ def _inspect(
 
 
 def _write(
-    rows: Rows, before: Spectra, variables: dict[str, Any], recording: dict[str, Any],
-    data_origin: str, out: Path, event_good: np.ndarray, n_times: int, first_time: float,
+    rows: Rows, before: Spectra, recording: dict[str, Any], data_origin: str, out: Path,
+    event_good: np.ndarray, n_times: int, first_time: float,
 ) -> None:  # fmt: skip
     log, n_events = rows.log, len(event_good)
     coords, frame = rows.columns()
@@ -190,7 +191,7 @@ def _write(
     runs = [(i * n_times, (i + 1) * n_times) for i in range(n_events)]
     freqs = rows.watch(runs, n_times / rows.sfreq)
     qc = quality_dataset(before, freqs, rows.sensors, log, float(event_good.mean()))
-    qc = qc.assign(variables)
+    qc = qc.assign(rows.variables)
 
     def events_of(part: slice) -> np.ndarray:
         flat = rows.final(slice(part.start * n_times, part.stop * n_times))

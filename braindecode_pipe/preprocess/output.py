@@ -173,10 +173,10 @@ class Rows:
 
 
 def write_signal(
-    rows: Rows, plan: FilterPlan, before: Spectra, variables: dict[str, Any],
-    recording: dict[str, Any], data_origin: str, out: Path,
+    rows: Rows, plan: FilterPlan, before: Spectra, recording: dict[str, Any], data_origin: str,
+    out: Path,
 ) -> None:  # fmt: skip
-    """Write the signal store of a continuous recording; ``variables`` join the quality group."""
+    """Write the signal store of a continuous recording."""
     log, n_times = rows.log, rows.values.shape[1]
     coords, frame = rows.columns()
     info = rows.sensors.info
@@ -200,7 +200,7 @@ def write_signal(
     dataset = signal_dataset(template, coords, times, attrs, rows.good)
     freqs = rows.watch(pieces_of(n_times, [], rows.good) or [(0, n_times)])
     qc = quality_dataset(before, freqs, rows.sensors, log, float(rows.good.mean()))
-    qc = qc.assign({**variables, **rows.variables})
+    qc = qc.assign(rows.variables)
     with StoreWriter(out, {"": dataset, "qc": qc}) as writer:
         write_along(writer, "signal", "time", n_times, rows.final)
         rows.close(writer, before)

@@ -93,10 +93,11 @@ def compose(
             _project(sensors, excerpts, section, path, data, log)
         _reference(sensors, section, path, log)
         before = np.array(sensors.get_data())
-        lines = _remove_lines(sensors, excerpts, section, log)
+        lines, figures = _remove_lines(sensors, excerpts, section, log)
         weights = np.eye(len(before))
         if section.ica is not None:
             weights, variables = _remove_components(sensors, excerpts, section, names, log)
+        variables |= figures
     lines = [Lines(weights @ part.mixing, part.unmixing, part.taps) for part in lines]
     return Spatial(weights @ before, lines), variables
 
@@ -136,24 +137,27 @@ def _reference(sensors: Any, section: EmegSection, path: Path, log: Log) -> None
         apply_reference(sensors, section, log, path)
 
 
-def _remove_lines(sensors: Any, excerpts: Excerpts, section: EmegSection, log: Log) -> list[Lines]:
+def _remove_lines(
+    sensors: Any, excerpts: Excerpts, section: EmegSection, log: Log
+) -> tuple[list[Lines], dict[str, Any]]:
     """What Zapline takes out, one line after the other, in terms of the channels as they are read.
 
     With the terms ``T_j = A_j h_j * B_j`` of the lines before, a further line ``A h * B`` of what
     they leave adds ``A h * B - sum_j A h * B T_j``.
     """
     if section.line_removal != "zapline" or not section.notch:
-        return []
-    from braindecode_pipe.preprocess.lines import fit_zapline
+        return [], {}
+    from braindecode_pipe.preprocess.lines import fit_zapline, line_variables
 
     raw = excerpts.of(sensors, *_FOR_LINES)
     rate = float(raw.info["sfreq"])
     cuts = np.rint(raw.annotations.onset * rate).astype(int)
     parts = np.split(raw.get_data(sensors.ch_names), cuts, axis=1)
-    matrix, terms = np.array(sensors.get_data()), []
+    matrix, terms, fits = np.array(sensors.get_data()), [], []
     good = np.array([name not in sensors.info["bads"] for name in sensors.ch_names])
     for freq in section.notch:
         found = fit_zapline(parts, rate, freq, log, section.zapline_components, good)
+        fits.append(found)
         if not found.mixing.shape[1]:
             continue
         rest = -np.asarray(found.taps, float)
@@ -164,7 +168,8 @@ def _remove_lines(sensors: Any, excerpts: Excerpts, section: EmegSection, log: L
         ]
         terms += [Lines(found.mixing, found.unmixing, (rest,)), *more]
         parts = [_without(part, found.mixing, found.unmixing, rest) for part in parts]
-    return [Lines(t.mixing, t.unmixing @ matrix, t.taps) for t in terms]
+    lines = [Lines(t.mixing, t.unmixing @ matrix, t.taps) for t in terms]
+    return lines, line_variables(fits)
 
 
 def _without(
