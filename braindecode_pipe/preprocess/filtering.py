@@ -16,7 +16,7 @@ import numpy as np
 
 from braindecode_pipe.preprocess.blocks import Source, fill
 
-# Memory for a block of input, as float32.
+# Memory for a block of input with the room that its transform needs, as float32.
 BLOCK_BYTES = 2**27
 # scipy transforms rows in groups of this size several times faster than one by one.
 _GROUP = 4
@@ -181,16 +181,17 @@ class OverlapAdd:
         self._tail[:] = 0
 
     def add(self, block: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Rows and their next ``n_new`` output samples for a block (n_rows, length) float32.
+        """Rows and their next ``n_new`` output samples for a block (n_rows, n_fft) float32.
 
-        The samples lie ``lead`` input samples before those of the block.
+        The block has zeros after its first ``length`` samples. The output lies ``lead`` input
+        samples before it.
         """
         from scipy import fft
 
-        group = np.zeros((_GROUP, self.length), np.float32)
+        group = np.zeros((_GROUP, self.n_fft), np.float32)
         for first in range(0, self.n_rows, _GROUP):
             rows = slice(first, min(first + _GROUP, self.n_rows))
-            values, n = block[rows], rows.stop - rows.start
+            values, n = block[rows, : self.n_fft], rows.stop - rows.start
             if n < _GROUP:
                 # Whole groups only, so that a row's bits do not depend on how many there are.
                 group[:n], values = values, group
@@ -235,7 +236,7 @@ def block_length(kernel: Kernel, n_rows: int, longest: int) -> int:
     At least as long as the padding, so that the work stays in proportion.
     """
     lead = -(-kernel.half // kernel.down) * kernel.down
-    most = max(BLOCK_BYTES // (4 * max(1, n_rows)), 2 * kernel.half, 1024)
+    most = max(BLOCK_BYTES // (4 * max(1, n_rows)) - 2 * lead, 2 * kernel.half, 1024)
     total = longest + 2 * lead + kernel.down
     wanted = -(-total // -(-total // most))
     return fast_length(wanted + 2 * lead, kernel.down) - 2 * lead
@@ -286,13 +287,14 @@ def run_pieces(
         OverlapAdd(b.kernel, n_rows if b.matrix is None else len(b.matrix), length)
         for b in branches
     ]
-    buffer = np.empty((n_rows, length), np.float32)
+    buffer = np.zeros((n_rows, max(f.n_fft for f in filters)), np.float32)
+    samples = buffer[:, :length]
     for piece in pieces:
         wanted = (first.n_out(piece[0]), first.n_out(piece[1]))
         for overlap_add in filters:
             overlap_add.restart()
         blocks = _padded(source, piece, offset, reach, max(f.lead for f in filters), first.down,
-                         buffer, observe)  # fmt: skip
+                         samples, observe)  # fmt: skip
         for start in blocks:
             for branch, overlap_add in zip(branches, filters):
                 block = buffer if branch.matrix is None else branch.matrix @ buffer
