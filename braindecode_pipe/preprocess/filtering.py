@@ -287,6 +287,7 @@ def run_pieces(
         OverlapAdd(b.kernel, n_rows if b.matrix is None else len(b.matrix), length)
         for b in branches
     ]
+    _keep_freed_memory()
     buffer = np.zeros((n_rows, max(f.n_fft for f in filters)), np.float32)
     samples = buffer[:, :length]
     for piece in pieces:
@@ -303,6 +304,15 @@ def run_pieces(
                 for rows, values in overlap_add.add(block):
                     if low < high:
                         branch.write(rows, low, values[:, low - at : high - at])
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of arrays up to 32 MiB for the next one.
+
+    It maps large arrays one by one, and gives their pages back, until the first one of such a size
+    is freed; new pages for every transform would cost as much as the transform.
+    """
+    np.empty(2**25 - 2**16, np.uint8)
 
 
 def _padded(
