@@ -20,6 +20,8 @@ from typing import Any
 from braindecode_pipe.errors import BraindecodePipeError, InputError
 
 QUARANTINE_TRIES = 2
+# What libraries read when they are loaded; Task.threads sets the number afterwards.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CONNECT_S = 10
 
 
@@ -143,6 +145,9 @@ class Executor:
                     "distributed.scheduler.worker-saturation": 1.0,
                     "distributed.worker.multiprocessing-method": "spawn",
                     "distributed.worker.daemon": False,
+                    # Without dask's MALLOC_TRIM_THRESHOLD_: with it every large array is mapped
+                    # anew, which makes array code several times slower.
+                    "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, 1),
                 }
             )
             if self.scheduler is None:

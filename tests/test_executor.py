@@ -30,6 +30,10 @@ def threads(folder):
     pools = {p["num_threads"] for p in threadpoolctl.threadpool_info()}
     with open(os.path.join(folder, "threads"), "w") as stream:
         stream.write(f"{sorted(pools)} {torch.get_num_threads()}")
+
+def malloc(folder):
+    with open(os.path.join(folder, "malloc"), "w") as stream:
+        stream.write(" ".join(key for key in os.environ if key.startswith("MALLOC_")))
 """
 
 
@@ -76,6 +80,13 @@ def test_f09_exactly_the_recording_that_kills_workers_fails(module):
 def test_threads_are_those_of_the_recipe(module):
     call("t", "unit_work:threads", {"folder": str(module)}, 1)
     assert (module / "threads").read_text() == "[1] 1"
+
+
+def test_workers_keep_the_allocator_as_it_is(module, monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    with Executor(jobs=2) as executor:
+        executor.run([Task("a", "unit_work:malloc", {"folder": str(module)})], lambda outcome: None)
+    assert (module / "malloc").read_text() == ""
 
 
 def test_errors_travel_between_processes():

@@ -60,9 +60,9 @@ def run(
     datatype = str(recording["datatype"])
     data, out = Path(data).resolve(), Path(out)
     if datatype in ("eeg", "meg", "ieeg", "epochs"):
-        from braindecode_pipe.preprocess import emeg
+        from braindecode_pipe.preprocess import emeg, epochs
 
-        stage = emeg.run_epochs if datatype == "epochs" else emeg.run_raw
+        stage = epochs.run_epochs if datatype == "epochs" else emeg.run_raw
         stage(section.emeg, recording, data, out, allow_truncated=allow_truncated,
               data_origin=data_origin, fit_extents=fit_extents)  # fmt: skip
     elif datatype in ("bold", "parcels"):

@@ -1,38 +1,48 @@
 """EEG, MEG and intracranial EEG to stores: the steps of ``EmegSection`` in the order of its fields.
 
-Filters are MNE's. The scaler is fitted on the good samples of the one recording that it scales.
-The samples lie in a scratch file, channel after channel; memory holds a block of time or the few
-channels that are worked on, never the recording.
+What combines channels is composed into one matrix and applied at the output's rate; what filters
+runs in one streaming pass (:mod:`filtering`), or through MNE with ``engine = "mne"``. Memory holds
+a block of time or the few channels that are worked on, never the recording.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from braindecode_pipe.errors import DataError
-from braindecode_pipe.preprocess import quality
+from braindecode_pipe.preprocess import spatial as combining
 from braindecode_pipe.preprocess import steps as step
-from braindecode_pipe.preprocess.reading import (
-    collect_warnings,
-    copy_epochs,
-    copy_raw,
-    read_epochs,
-    read_raw,
+from braindecode_pipe.preprocess.blocks import Source, fill, pieces_of
+from braindecode_pipe.preprocess.engines import (
+    FastEngine,
+    FilterPlan,
+    StepwiseEngine,
+    log_filter,
+    observe_all,
+    plan_filter,
 )
-from braindecode_pipe.preprocess.scratch import Scratch, write_along
-from braindecode_pipe.preprocess.sensors import channel_coords, info_to_json
+from braindecode_pipe.preprocess.output import Rows, write_signal
+from braindecode_pipe.preprocess.reading import collect_warnings, read_raw
+from braindecode_pipe.preprocess.records import Spectra, judge, measure_spectrum, pick
+from braindecode_pipe.preprocess.scratch import Scratch
+from braindecode_pipe.preprocess.sources import (
+    bridge_gaps,
+    bridge_spans,
+    level,
+    open_source,
+    raw_annotations,
+    silence,
+)
+from braindecode_pipe.preprocess.statistics import ChannelStatistics, Statistics
 from braindecode_pipe.preprocess.steps import Log
 from braindecode_pipe.recipe import EmegSection
-from braindecode_pipe.schema import SCHEMA_VERSION, response_dataset, signal_dataset
-from braindecode_pipe.store import StoreWriter, safe_join
-
-_DATA_TYPES = ("eeg", "mag", "grad", "seeg", "ecog", "dbs")
+from braindecode_pipe.store import safe_join
 
 
 def run_raw(
@@ -59,321 +69,255 @@ def run_raw(
     data_origin : str
         ``recorded``, ``simulated`` or ``mixed``.
     fit_extents : (start, stop) [s] pairs, optional
-        What fits may see; None: all of the recording.
+        What fits may see; None: all of the recording. Bad channels, scaler and every excerpt come
+        from these samples alone: the others are bridged by straight lines before anything that is
+        fitted is filtered.
 
     Raises
     ------
     MissingFileError, TruncatedRecordingError, UnitError, DataError, RecipeError
+    LeakageError : less than 10 s are left for something that has to be fitted
     """
     path = safe_join(data, recording["path"])
     raw, messages = read_raw(path, data, allow_truncated)
     log = Log(warnings=messages)
     log.steps += [text for text in messages if text.startswith("truncated")]
-    info, picks = _pick(raw, section, path, log)
-    sfreq_in = float(raw.info["sfreq"])
-    annotations = _from_first_sample(raw)
-    with Scratch(out, (len(picks), raw.n_times)) as samples:
-        log.warnings += copy_raw(raw, picks, samples, path, data)
-        sensors, before = _prepare(info, samples, round(sfreq_in), section, path, data, log)
-        with collect_warnings(path, data, log.warnings):
-            half_s, edges = step.filter_samples(samples, sensors, annotations, section, log)
-        spans = step.bad_spans(samples, sensors, annotations, section, log)
-        up, down, sfreq = step.resampling(section.sfreq, sfreq_in, log)
-        times = np.arange(-(-samples.shape[1] * up // down)) / sfreq
-        good = step.good_times(spans, sfreq_in, times, sfreq)
-        if not good.any():
-            log.warnings.append("no span of the recording is good; the scaler saw all of it")
-        with Scratch(out, (len(samples), len(times)), np.float32) as result:
-            rows = (step.resample(row, up, down) for row in samples)
-            after = _scale(rows, result, good, sfreq, 2.0, section, sensors, log)
-            coords, frame = after.coords(sensors, section)
-            attrs = {
-                **_attrs(recording, data_origin, log),
-                "sfreq": sfreq,
-                "first_time": 0.0,
-                "position_frame": frame,
-                "info": info_to_json(sensors.info, sfreq, **edges),
-                "filter_half_length_s": half_s,
-            }
-            template = np.broadcast_to(np.float32(0), result.shape)
-            dataset = signal_dataset(template, coords, times, attrs, good)
-            qc = _qc(before, after, sensors.ch_names, log, float(good.mean()))
-            with StoreWriter(out, {"": dataset, "qc": qc}) as writer:
-                write_along(writer, "signal", "time", len(times),
-                            lambda part: result.read(columns=part))  # fmt: skip
+    info, picks = pick(raw, section, path, log)
+    with open_source(raw, picks, info, path, data, out, log.warnings) as source:
+        bad = step.annotated(raw_annotations(raw), float(info["sfreq"]), raw.n_times)
+        work = _Work(section, source, bad, fit_extents, path, data, out, log)
+        shape = (len(picks), work.plan.kernel.n_out(source.n_times))
+        with Scratch(out, shape, np.float32, blank=True) as result:
+            work.first_pass(source, result)
+            sensors, before = work.inspect(info)
+            work.combine(sensors, raw)
+            rows = work.finish(result)
+            write_signal(rows, work.plan, before, recording, data_origin, out)
 
 
-def run_epochs(
-    section: EmegSection,
-    recording: dict[str, Any],
-    data: Path,
-    out: Path,
-    *,
-    allow_truncated: bool,
-    data_origin: str,
-    fit_extents: tuple[tuple[float, float], ...] | None = None,
-) -> None:
-    """Write the response store of a recording that comes already epoched (``-epo.fif``).
+class _Work:
+    """One recording on its way; every method is one stage of :func:`run_raw`.
 
-    Filters are not applied: an epoch is shorter than they are. ``reject_amplitude`` marks whole
-    events in the coordinate ``event_good``. Parameters and errors: see :func:`run_raw`.
+    Attributes
+    ----------
+    source : Source
+        The recording; after :meth:`first_pass` without samples that are not finite.
+    allowed : (start, stop) [samples] that fits may see
+    offset : (n_channels,) what is subtracted before samples become float32
+    bad : (n_times,) bool, annotated as bad
+    variables : for the quality group
     """
-    path = safe_join(data, recording["path"])
-    epochs, messages = read_epochs(path, data)
-    log = Log(warnings=messages)
-    info, picks = _pick(epochs, section, path, log)
-    n_events, n_in, first_time = len(epochs), len(epochs.times), float(epochs.times[0])
-    with Scratch(out, (len(picks), n_events * n_in)) as samples:
-        log.warnings += copy_epochs(epochs, picks, samples, path, data)
-        sensors, before = _prepare(info, samples, n_in, section, path, data, log)
-        if section.notch or section.l_freq is not None or section.h_freq is not None:
-            log.steps.append("no filter: the recording comes already epoched")
-        over = step.over_limit(samples, sensors, section)
-        event_good = ~over.reshape(n_events, n_in).any(axis=1)
-        if section.reject_amplitude:
-            log.steps.append(f"over the limit: {int((~event_good).sum())} of {n_events} epochs")
-        up, down, sfreq = step.resampling(section.sfreq, float(epochs.info["sfreq"]), log)
-        n_times = -(-n_in * up // down)
-        good = np.repeat(event_good, n_times)
-        with Scratch(out, (len(samples), n_events * n_times), np.float32) as result:
-            rows = (
-                step.resample(row.reshape(n_events, n_in), up, down).reshape(-1) for row in samples
+
+    def __init__(
+        self, section: EmegSection, source: Source, bad: np.ndarray,
+        extents: Sequence[tuple[float, float]] | None, path: Path, data: Path, out: Path, log: Log,
+    ) -> None:  # fmt: skip
+        sfreq = float(source.info["sfreq"])
+        self.section, self.path, self.data, self.out, self.log = section, path, data, out, log
+        self.plan: FilterPlan = plan_filter(section, sfreq, source.n_times / sfreq, log)
+        self.engine = (FastEngine if section.engine == "fast" else StepwiseEngine)(self.plan, out)
+        self.bad = bad
+        self.pieces = pieces_of(source.n_times, source.breaks)
+        self.divided = extents is not None
+        self.allowed = step.fit_pieces(source.n_times, source.breaks, sfreq, extents)
+        step.require_extent(self.allowed, sfreq, step.fitted_steps(section), path, self.divided)
+        self.bad_spans: list[tuple[int, int]] = []
+        self.variables: dict[str, Any] = {}
+        self._separate: Callable[..., Source] | None = None
+        self._warn_of_short_pieces()
+
+    def first_pass(self, source: Source, result: Scratch) -> None:
+        """Measure all channels, and filter them on the way; put right what is not finite."""
+        self._result = result
+        self.source, self.measured = source, self._measure(source, result)
+        wrong = self.measured.not_finite
+        if wrong:
+            self.source = self._repair(source, wrong)
+            result.clear()
+            self.measured = self._measure(self.source, result)
+
+    def _measure(self, source: Source, result: Scratch) -> ChannelStatistics:
+        seen = self.allowed if self._enough() else self.pieces
+        self.offset = level(source, seen)
+        window = round(self.plan.sfreq_in)
+        statistics = Statistics(len(self.offset), window, seen)
+        if self.section.maxwell is None:
+            self.engine.start(source, result, self.offset, statistics.observe)
+        else:
+            observe_all(source, self.pieces, self.offset, statistics.observe)
+        return statistics.finish()
+
+    def _enough(self) -> bool:
+        n_allowed = sum(stop - start for start, stop in self.allowed)
+        return not self.divided or n_allowed >= step.MIN_FIT_S * self.plan.sfreq_in
+
+    def _repair(self, source: Source, wrong: dict[int, list[tuple[int, int]]]) -> Source:
+        """The recording without NaN and infinity, as ``nan`` of the recipe says."""
+        names, n_times = source.info["ch_names"], source.n_times
+        found = {
+            names[row]: f"{sum(b - a for a, b in spans)} of {n_times} samples, first at "
+            f"{spans[0][0]}" for row, spans in wrong.items()
+        }  # fmt: skip
+        if self.section.nan == "raise":
+            raise DataError(
+                "samples are not finite",
+                file=self.path,
+                expected="finite numbers",
+                found="; ".join(f"{name}: {text}" for name, text in found.items()),
+                remedy='set preprocess.emeg.nan = "interpolate" or "mark-bad", or exclude the '
+                "recording",
             )
-            after = _scale(rows, result, good, sfreq, n_times / sfreq, section, sensors, log)
-            coords, frame = after.coords(sensors, section)
-            attrs = {
-                **_attrs(recording, data_origin, log),
-                "sfreq": sfreq,
-                "first_time": first_time,
-                "position_frame": frame,
-                "info": info_to_json(sensors.info, sfreq),
-            }
-            events = [f"{recording['recording']}:{index:05d}" for index in range(n_events)]
-            shape = (n_events, len(samples), n_times)
-            dataset = response_dataset(
-                np.broadcast_to(np.float32(0), shape), coords, events, attrs,
-                first_time + np.arange(n_times) / sfreq,
-            ).assign_coords(event_good=("event", event_good))  # fmt: skip
-            qc = _qc(before, after, sensors.ch_names, log, float(event_good.mean()))
+        lost = set(wrong)
+        if self.section.nan == "interpolate":
+            n_known = sum(stop - start for start, stop in self.pieces)
+            lost = {r for r, spans in wrong.items() if sum(b - a for a, b in spans) >= n_known}
+            bridged = {row: spans for row, spans in wrong.items() if row not in lost}
+            if bridged:
+                source = bridge_spans(source, bridged)
+                self.bad_spans += [span for spans in bridged.values() for span in spans]
+                self.log.steps.append("not finite, interpolated over time and marked as not good: "
+                                      + "; ".join(f"{names[r]}: {found[names[r]]}"
+                                                  for r in bridged))  # fmt: skip
+        if lost:
+            source = silence(source, sorted(lost))
+            for row in sorted(lost):
+                self.log.bad_reason[names[row]] = f"not finite: {found[names[row]]}"
+            self.log.steps.append("put to zero and marked as bad, not finite: "
+                                  + ", ".join(names[row] for row in sorted(lost)))  # fmt: skip
+        return source
 
-            def events_of(part: slice) -> np.ndarray:
-                flat = result.read(columns=slice(part.start * n_times, part.stop * n_times))
-                return flat.reshape(len(flat), -1, n_times).transpose(1, 0, 2)
+    def inspect(self, info: Any) -> tuple[Any, Spectra]:
+        """The channels as ``sensors`` of :mod:`steps`, judged; what was measured of them."""
+        import mne
 
-            with StoreWriter(out, {"": dataset, "qc": qc}) as writer:
-                write_along(writer, "response", "event", n_events, events_of)
+        section, log = self.section, self.log
+        sensors = mne.io.RawArray(np.eye(len(self.offset)), info, verbose="error")
+        if self.divided and not self._enough() and section.detect_bads:
+            section = section.model_copy(update={"detect_bads": False})
+            log.warnings.append(
+                "bad channels were not looked for: less than "
+                f"{step.MIN_FIT_S:g} s lie outside of the test windows"
+            )
+        judge(self.measured, sensors, section, self.path, log)
+        freqs, psd = measure_spectrum(self._read, self.pieces, self.plan.sfreq_in, len(self.offset))
+        types = sensors.get_channel_types()
+        return sensors, Spectra(list(sensors.ch_names), types, self.measured.amplitude, freqs, psd)
 
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        values = np.empty((len(self.offset), stop - start), np.float32)
+        fill(self.source, values, start, stop, self.offset)
+        return values
 
-def _pick(inst: Any, section: EmegSection, path: Path, log: Log) -> tuple[Any, list[int]]:
-    """The Info of the data channels, or of those of ``picks``, and their positions in ``inst``."""
-    import mne
+    def combine(self, sensors: Any, raw: Any) -> None:
+        """Everything that combines channels, as one matrix."""
+        import mne
 
-    types = inst.get_channel_types()
-    wanted = section.picks or [kind for kind in _DATA_TYPES if kind in types]
-    pairs = enumerate(zip(inst.ch_names, types))
-    picks = [i for i, (name, kind) in pairs if name in wanted or kind in wanted]
-    if not picks:
-        raise DataError(
-            "none of the picked channels is there",
-            file=path,
-            expected=", ".join(section.picks or _DATA_TYPES),
-            found=f"{len(types)} channels of type {', '.join(sorted(set(types)))}",
-            remedy="set preprocess.emeg.picks, or the type column of channels.tsv",
-        )
-    kinds = [types[i] for i in picks]
-    log.steps.append(f"{len(picks)} of {len(types)} channels: " + ", ".join(
-        f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)
-    ))  # fmt: skip
-    # Epochs that are not loaded cannot be picked from; their Info can.
-    empty = mne.io.RawArray(np.zeros((len(types), 1)), inst.info.copy(), verbose="error")
-    return empty.pick([inst.ch_names[i] for i in picks], verbose="error").info, picks
+        self.sensors, self._raw = sensors, raw
+        mask = combining.fit_mask(self.source.n_times, self.allowed, self.bad)
+        names = self.source.info["ch_names"]
+        types = zip(raw.ch_names, raw.get_channel_types())
+        others = [i for i, (name, kind) in enumerate(types)
+                  if kind in ("eog", "ecg") and name not in names]  # fmt: skip
+        needs = bool({"eog", "ecg"} & set(self.section.ssp)) or self.section.ica is not None
+        with ExitStack() as stack:
+            beside = None
+            if others and needs:
+                info = mne.pick_info(raw.info, others)
+                beside = stack.enter_context(open_source(
+                    raw, others, info, self.path, self.data, self.out, self.log.warnings
+                ))  # fmt: skip
+            excerpts = combining.Excerpts(self.source, beside, mask)
+            self.spatial, found = combining.compose(
+                sensors,
+                excerpts,
+                self.section,
+                self.path,
+                self.data,
+                self.log,
+                None if self.section.maxwell is None else self._reconstruct,
+            )
+        self.variables |= found
+        log_filter(self.plan, self.section.engine, self.log)
 
+    def _reconstruct(self, sensors: Any) -> Source:
+        """Go on with the recording after SSS, which is filtered anew."""
+        from braindecode_pipe.preprocess import maxwell
 
-def _from_first_sample(raw: Any) -> Any:
-    """The annotations of a Raw, their onsets relative to its first sample."""
-    import mne
+        settings, log, path = self.section.maxwell, self.log, self.path
+        self._recorded, self.source.info = self.source, sensors.info.copy()
+        calibration, cross_talk = maxwell.site_files(settings, path, self.data)
+        position = None
+        if settings.movement == "chpi":
+            position = maxwell.head_positions(self._raw, log, path)
+            self.variables |= maxwell.head_variables(position)
+        self._separate = partial(
+            maxwell.MaxwellSource, section=settings, head_pos=position, calibration=calibration,
+            cross_talk=cross_talk, path=path,
+        )  # fmt: skip
+        self.source = self._separate(self.source, log=log)
+        bads = list(self.source.info["bads"])
+        for name in set(sensors.info["bads"]) - set(bads):
+            log.bad_reason[name] += " (reconstructed)"
+            log.constant.discard(name)
+        sensors.info["bads"] = bads
+        # What SSS leaves lies around zero.
+        self.offset[np.isin(sensors.get_channel_types(), ("mag", "grad"))] = 0
+        self._result.clear()
+        self.engine.start(self.source, self._result, self.offset, None)
+        return self.source
 
-    onset = raw.annotations.onset - raw.first_samp / raw.info["sfreq"]
-    return mne.Annotations(onset, raw.annotations.duration, raw.annotations.description)
+    def finish(self, result: Scratch) -> Rows:
+        """The final rows before any scaling, and what is good in them."""
+        plan, log, source = self.plan, self.log, self.source
+        with collect_warnings(self.path, self.data, log.warnings):
+            zero = self.engine.finish(source, self.spatial, result, self.offset)
+        step.say_annotated(self.bad, log)
+        bad = self.bad.copy()
+        for start, stop in [*self.bad_spans, *source.breaks]:
+            bad[start:stop] = True
+        times = np.arange(result.shape[1]) / plan.sfreq
+        good = step.good_times(bad, plan.sfreq_in, times, plan.sfreq)
+        constant = [i for i, name in enumerate(self.sensors.ch_names) if name in log.constant]
+        rows = Rows(self.section, result, zero, self.sensors, plan.sfreq, good, constant, log)
+        rows.variables |= self.variables
+        rows.reject()
+        if self.divided and (step.fits_scaler(self.section) or self.section.autoreject != "none"):
+            mask = np.ones(source.n_times, bool)
+            for start, stop in self.allowed:
+                mask[start:stop] = False
+            kept = step.good_times(mask | bad, plan.sfreq_in, times, plan.sfreq)
+            self._fit_apart(rows, kept)
+        else:
+            rows.reject_pieces(result, rows.good)
+            rows.fit(result, zero, rows.good)
+        return rows
 
+    def _fit_apart(self, rows: Rows, good: np.ndarray) -> None:
+        """Fit the scaler where no sample of a test window can be seen, not even through a filter.
 
-@dataclass(frozen=True)
-class _Before:
-    """Amplitude and spectrum of the recording as it was read."""
+        The whole chain runs once more on the recording with everything else bridged.
+        """
+        if self._separate is None:
+            bridged: Source = bridge_gaps(self.source, self.allowed)
+        else:
+            # The temporal extension looks at the samples.
+            bridged = self._separate(bridge_gaps(self._recorded, self.allowed), log=Log())
+        shape = (len(self.offset), rows.values.shape[1])
+        with Scratch(self.out, shape, np.float32, blank=True) as fitted:
+            self.engine.start(bridged, fitted, self.offset, None)
+            with collect_warnings(self.path, self.data, self.log.warnings):
+                zero = self.engine.finish(bridged, self.spatial, fitted, self.offset)
+            over = step.over_limit(fitted, zero, self.sensors, self.section)
+            good = rows.reject_pieces(fitted, good & ~over)
+            rows.fit(fitted, zero, good)
+        seconds = sum(stop - start for start, stop in self.allowed) / self.plan.sfreq_in
+        self.log.steps.append(f"fitted on {seconds:.1f} s outside of the test windows")
 
-    names: list[str]
-    types: list[str]
-    amplitude: np.ndarray
-    freqs: np.ndarray
-    psd: np.ndarray
-
-
-@dataclass(frozen=True)
-class _After:
-    """Spectrum before scaling, and the offset and gain that undo the scaling."""
-
-    freqs: np.ndarray
-    psd: np.ndarray
-    offset: np.ndarray
-    gain: np.ndarray
-
-    def coords(self, sensors: Any, section: EmegSection) -> tuple[dict[str, Any], str]:
-        """Sensor coordinates and the frame of their positions."""
-        bads = set(sensors.info["bads"])
-        good = np.array([name not in bads for name in sensors.ch_names]) & (self.gain > 0)
-        scaled = section.scaler != "none"
-        return channel_coords(sensors.info, good, self.offset, self.gain, scaled)
-
-
-def _prepare(
-    info: Any,
-    samples: Scratch,
-    window: int,
-    section: EmegSection,
-    path: Path,
-    data: Path,
-    log: Log,
-) -> tuple[Any, _Before]:
-    """Check what was read, then montage, bad channels and reference.
-
-    Returns the ``sensors`` of :mod:`braindecode_pipe.preprocess.steps` and what was measured.
-    """
-    import mne
-
-    sensors = mne.io.RawArray(np.eye(len(samples)), info, verbose="error")
-    _check_values(samples, sensors, section, path, log)
-    before = _inspect(samples, sensors, window, section, path, log)
-    with collect_warnings(path, data, log.warnings):
-        step.prepare_sensors(sensors, section, path, log)
-    samples.mix(sensors.get_data())
-    return sensors, before
-
-
-def _check_values(
-    samples: Scratch, sensors: Any, section: EmegSection, path: Path, log: Log
-) -> None:
-    """Refuse NaN and infinity, or put the channel to zero and mark it; find what is constant."""
-    bad: dict[str, str] = {}
-    for i, (name, row) in enumerate(zip(sensors.ch_names, samples)):
-        wrong = ~np.isfinite(row)
-        if wrong.any():
-            first = int(np.flatnonzero(wrong)[0])
-            bad[name] = f"{int(wrong.sum())} of {wrong.size} samples, first at {first}"
-            # Zero, so that no filter and no average carries a NaN from here to another sample.
-            row = np.zeros_like(row)
-            samples.write(i, 0, row[None])
-        if row.max() == row.min():
-            log.constant.add(name)
-    if not bad:
-        return
-    if section.nan == "raise":
-        raise DataError(
-            "samples are not finite",
-            file=path,
-            expected="finite numbers",
-            found="; ".join(f"{name}: {text}" for name, text in bad.items()),
-            remedy='set preprocess.emeg.nan = "mark-bad", or exclude the recording',
-        )
-    for name, text in bad.items():
-        log.bad_reason[name] = f"not finite: {text}"
-    sensors.info["bads"] = list(dict.fromkeys([*sensors.info["bads"], *bad]))
-    log.steps.append(f"put to zero and marked as bad, not finite: {', '.join(bad)}")
-
-
-def _inspect(
-    samples: Scratch, sensors: Any, window: int, section: EmegSection, path: Path, log: Log
-) -> _Before:
-    """Check units, collect the bad channels with their reasons, measure what was read."""
-    names, types = list(sensors.ch_names), sensors.get_channel_types()
-    sfreq = float(sensors.info["sfreq"])
-    amplitude = quality.local_amplitude(samples, window)
-    quality.check_units(amplitude, types, path)
-    for name in sensors.info["bads"]:
-        log.bad_reason.setdefault(name, "marked as bad in the data set")
-    if section.detect_bads:
-        found = quality.find_bad_channels(samples, names, types, window, amplitude)
-        for name, reason in found.items():
-            log.bad_reason.setdefault(name, reason)
-    sensors.info["bads"] = [name for name in names if name in log.bad_reason]
-    if len(log.constant) == len(names):
-        raise DataError(
-            "every channel is bad",
-            file=path,
-            expected="at least one channel that varies",
-            found=f"{len(names)} channels, each of one and the same value throughout",
-            remedy="exclude the recording in [[plan.exclude]]",
-        )
-    freqs, psd = quality.spectrum(samples, sfreq, min(2.0, window / sfreq * 2))
-    return _Before(names, types, amplitude, freqs, psd)
-
-
-def _scale(
-    rows: Iterable[np.ndarray],
-    result: Scratch,
-    good: np.ndarray,
-    sfreq: float,
-    window_s: float,
-    section: EmegSection,
-    sensors: Any,
-    log: Log,
-) -> _After:
-    """Scale channel after channel into ``result``, and measure the spectra before it."""
-    psd, freqs = [], np.empty(0)
-
-    def measured() -> Iterator[np.ndarray]:
-        nonlocal freqs
-        for row in rows:
-            freqs, density = quality.spectrum(row[None], sfreq, window_s)
-            psd.append(density[0])
-            yield row
-
-    offset, gain = np.zeros(len(result)), np.ones(len(result))
-    scaled = step.scale(measured(), good, section, sensors.ch_names, log)
-    for i, (row, offset[i], gain[i]) in enumerate(scaled):
-        result.write(i, 0, row[None])
-    return _After(freqs, np.asarray(psd), offset, gain)
-
-
-def _attrs(recording: dict[str, Any], data_origin: str, log: Log) -> dict[str, Any]:
-    names = ("recording", "subject", "session", "task", "run", "datatype", "content_hash")
-    return {
-        **{name: str(recording[name]) for name in names},
-        "data_origin": data_origin,
-        "steps": log.steps,
-    }
-
-
-def _qc(
-    before: _Before, after: _After, names: list[str], log: Log, good_share: float
-) -> xr.Dataset:
-    """Quality of one recording, for every channel that was picked, dropped ones included.
-
-    ``unit`` is that of ``amplitude`` and of the root of the densities: before any scaling.
-    """
-    psd_after = np.full((len(before.names), len(after.freqs)), np.nan)
-    psd_after[[before.names.index(name) for name in names]] = after.psd
-    reasons = [log.bad_reason.get(name, "") for name in before.names]
-    units = [quality.SI_UNITS.get(kind, "V") for kind in before.types]
-    return xr.Dataset(
-        {
-            "psd_before": (("sensor", "freq"), before.psd.astype(np.float32)),
-            "psd_after": (("sensor", "freq_after"), psd_after.astype(np.float32)),
-            "amplitude": ("sensor", before.amplitude),
-            "bad_reason": ("sensor", np.asarray(reasons, dtype=object)),
-        },
-        coords={
-            "sensor": ("sensor", np.asarray(before.names, dtype=object)),
-            "kind": ("sensor", np.asarray(before.types, dtype=object)),
-            "unit": ("sensor", np.asarray(units, dtype=object)),
-            "freq": ("freq", before.freqs),
-            "freq_after": ("freq_after", after.freqs),
-        },
-        attrs={
-            "schema_version": SCHEMA_VERSION,
-            "kind": "qc",
-            "steps": log.steps,
-            "warnings": log.warnings,
-            "n_bad": sum(bool(reason) for reason in reasons),
-            "good_share": good_share,
-        },
-    )
+    def _warn_of_short_pieces(self) -> None:
+        shortest = min((stop - start for start, stop in self.pieces), default=0)
+        if self.pieces and shortest <= self.plan.kernel.half:
+            self.log.warnings.append(
+                f"a stretch of {shortest / self.plan.sfreq_in:.3g} s between breaks is shorter than"
+                f" half of the filter ({self.plan.half_length_s:.3g} s): it is padded by its "
+                "reflection, then by the channel's level"
+            )

@@ -1,19 +1,18 @@
 """What is wrong with a recording: units, bad channels, spectra, tSNR, motion. Arrays in and out.
 
-Functions of (n_channels, n_times) take one row at a time, so that a :class:`Scratch` does as well.
 All thresholds are relative to the data, except those of :func:`check_units`, whose purpose it is
 to know what a volt is.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from braindecode_pipe.errors import UnitError
+from braindecode_pipe.preprocess.statistics import ChannelStatistics
 
 # Plausible local amplitude [SI unit] per mne channel type. EEG: F-18's limits; intracranial leads
 # see ten times more; MEG: from averaged-down sensor noise to unshielded drift.
@@ -39,32 +38,6 @@ _OUTLIER_MIN_CHANNELS = 5
 _HEAD_RADIUS_MM = 50.0
 
 
-def local_amplitude(data: np.ndarray, window: int) -> np.ndarray:
-    """Median over windows of the standard deviation inside a window.
-
-    Slow drifts and single artifacts do not count, offsets not at all.
-
-    Parameters
-    ----------
-    data : (n_channels, n_times), any unit
-    window : int
-        Samples per window, usually one second; cut to ``n_times``.
-
-    Returns
-    -------
-    (n_channels,) float64, in the unit of ``data``
-    """
-    window = max(2, min(int(window), data.shape[1]))
-    n_windows = max(1, data.shape[1] // window)
-    amplitude = np.empty(len(data))
-    for i, row in enumerate(data):
-        pieces = row[: n_windows * window].astype(float).reshape(n_windows, -1)
-        # The mean of equal numbers can differ from them by a rounding error.
-        varies = pieces.max(axis=1) > pieces.min(axis=1)
-        amplitude[i] = np.median(np.where(varies, pieces.std(axis=1), 0.0))
-    return amplitude
-
-
 def check_units(
     amplitude: np.ndarray, types: Sequence[str], file: str | Path | None = None
 ) -> None:
@@ -72,7 +45,7 @@ def check_units(
 
     Parameters
     ----------
-    amplitude : (n_channels,) result of :func:`local_amplitude` [V, T or T/m]
+    amplitude : (n_channels,) median over windows of the s.d. inside a window [V, T or T/m]
     types : (n_channels,) mne channel types
     file : path for the message
     """
@@ -129,11 +102,7 @@ def _guess(value: float, low: float, high: float, exponents: Sequence[int]) -> s
 
 
 def find_bad_channels(
-    data: np.ndarray,
-    names: Sequence[str],
-    types: Sequence[str],
-    window: int,
-    amplitude: np.ndarray | None = None,
+    measured: ChannelStatistics, names: Sequence[str], types: Sequence[str]
 ) -> dict[str, str]:
     """Channels that are flat, clipped, copies of another, or much stronger than their kind.
 
@@ -147,32 +116,23 @@ def find_bad_channels(
 
     Parameters
     ----------
-    data : (n_channels, n_times), finite
+    measured : ChannelStatistics
     names, types : (n_channels,) channel names and mne channel types
-    window : int, samples per window (one second)
-    amplitude : (n_channels,) result of :func:`local_amplitude` where it is known
 
     Returns
     -------
     dict from channel name to the reason, in channel order
     """
-    types = np.asarray(types)
-    amplitude = local_amplitude(data, window) if amplitude is None else amplitude
+    types, amplitude = np.asarray(types), measured.amplitude
     bad: dict[int, str] = {}
-    seen: dict[bytes, int] = {}
-    for i, row in enumerate(data):
-        pieces = _windows(row, window)
-        constant = float((pieces.max(axis=1) == pieces.min(axis=1)).mean())
-        digest = hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()
+    for i in range(len(types)):
+        constant, clipped = measured.constant_share[i], measured.clipped_share[i]
         if constant >= _FLAT_SHARE:
             bad[i] = f"flat in {constant:.0%} of its windows"
-            continue
-        clipped = max(_plateau_share(row, row.max()), _plateau_share(row, row.min()))
-        if clipped >= _CLIPPED_SHARE:
+        elif clipped >= _CLIPPED_SHARE:
             bad[i] = f"clipped: {clipped:.1%} of the samples at one limit"
-        elif digest in seen:
-            bad[i] = f"copy of {names[seen[digest]]}"
-        seen.setdefault(digest, i)
+        elif measured.copy_of[i] >= 0:
+            bad[i] = f"copy of {names[measured.copy_of[i]]}"
     for kind in dict.fromkeys(types):
         members = [i for i in np.flatnonzero(types == kind) if i not in bad]
         if len(members) < 2:
@@ -188,64 +148,55 @@ def find_bad_channels(
     return {names[i]: bad[i] for i in sorted(bad)}
 
 
-def _plateau_share(row: np.ndarray, limit: float) -> float:
-    """Share of the samples that equal ``limit`` three times or more in a row."""
-    at = np.concatenate([[False, False], row == limit, [False, False]])
-    triple = at[:-2] & at[1:-1] & at[2:]
-    held = np.concatenate([[False, False], triple]) | np.concatenate([triple, [False, False]])
-    held[1:-1] |= triple
-    return float(held.sum() / len(row))
+def even_pieces(runs: Sequence[tuple[int, int]], n: int, most: int) -> list[tuple[int, int]]:
+    """At most ``most`` pieces of ``n`` samples, evenly chosen from the (start, stop) ``runs``.
 
-
-def _windows(row: np.ndarray, window: int) -> np.ndarray:
-    window = max(2, min(int(window), len(row)))
-    return row[: max(1, len(row) // window) * window].reshape(-1, window)
-
-
-def robust_scale(
-    row: np.ndarray, good: np.ndarray | None = None
-) -> tuple[np.ndarray, float, float]:
-    """``(x - median) / (q75 - q25)``, fitted on the good samples.
-
-    Invariant to the unit of ``row``. A row without spread gives zeros and a range of 0.
-
-    Parameters
-    ----------
-    row : (n_times,)
-    good : (n_times,) bool, optional; all samples when none is True
-
-    Returns
-    -------
-    scaled (n_times,), median, interquartile range
+    Where no run is as long, one shorter piece: the longest run.
     """
-    sample = row if good is None or not good.any() else row[good]
-    low, median, high = np.percentile(sample, [25, 50, 75])
-    spread = float(high - low)
-    if spread == 0:
-        return np.zeros_like(row), float(median), 0.0
-    return (row - median) / spread, float(median), spread
+    pieces = [(at, at + n) for start, stop in runs for at in range(start, stop - n + 1, n)]
+    if not pieces:
+        return [max(runs, key=lambda run: run[1] - run[0])] if runs else []
+    chosen = np.linspace(0, len(pieces) - 1, min(most, len(pieces))).round().astype(int)
+    return [pieces[i] for i in chosen]
 
 
-def spectrum(
-    data: np.ndarray, sfreq: float, window_s: float = 2.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Power spectral density by Welch's method (Hann windows, half overlap).
+class Spectrum:
+    """Power spectral density: mean over pieces of the periodogram (Hann window, mean removed).
 
     Parameters
     ----------
-    data : (n_channels, n_times) [unit]
+    n : int, samples of a piece
     sfreq : float [Hz]
-    window_s : float, length of a window [s]
-
-    Returns
-    -------
-    frequencies (n_frequencies,) [Hz], density (n_channels, n_frequencies) [unit^2/Hz]
     """
-    from scipy.signal import welch
 
-    n = max(1, min(data.shape[1], round(window_s * sfreq)))
-    density = [welch(row.astype(float), fs=sfreq, nperseg=n)[1] for row in data]
-    return np.fft.rfftfreq(n, 1 / sfreq), np.asarray(density)
+    def __init__(self, n: int, sfreq: float) -> None:
+        from scipy.signal import get_window
+
+        self.n, self.sfreq, self._window = n, sfreq, get_window("hann", n)
+        self._total, self._n_pieces = 0.0, 0
+
+    def add(self, piece: np.ndarray) -> None:
+        """Take in one piece (n_channels, n) [unit]."""
+        from scipy.fft import rfft
+
+        values = piece - piece.mean(axis=1, keepdims=True)
+        values *= self._window.astype(values.dtype)
+        # Squared at double precision: densities of MEG are below the least float32.
+        self._total = self._total + np.abs(rfft(values, axis=1)).astype(float) ** 2
+        self._n_pieces += 1
+
+    @property
+    def freqs(self) -> np.ndarray:
+        """(n_frequencies,) [Hz]"""
+        return np.fft.rfftfreq(self.n, 1 / self.sfreq)
+
+    def density(self, n_channels: int) -> np.ndarray:
+        """(n_channels, n_frequencies) [unit^2/Hz]; NaN without any piece."""
+        if not self._n_pieces:
+            return np.full((n_channels, len(self.freqs)), np.nan)
+        density = self._total / (self._n_pieces * self.sfreq * (self._window**2).sum())
+        density[:, 1 : None if self.n % 2 else -1] *= 2
+        return density
 
 
 def tsnr(data: np.ndarray) -> np.ndarray:

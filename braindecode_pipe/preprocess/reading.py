@@ -60,7 +60,7 @@ def read_raw(path: Path, data: Path, allow_truncated: bool) -> tuple[Any, list[s
         reader = partial(mne_bids.read_raw_bids, bids_path, verbose="warning")
     else:
         reader = partial(mne.io.read_raw, path, verbose="warning")
-    raw, messages = _guarded(reader, path, data)
+    raw, messages = guarded(reader, path, data)
     if raw.n_times < 2:
         raise DataError(
             "the recording is empty", file=path, expected="samples", found=f"{raw.n_times}"
@@ -78,7 +78,7 @@ def read_epochs(path: Path, data: Path) -> tuple[Any, list[str]]:
         raise MissingFileError("the recording is not there", file=path, expected="an epochs file")
     check_declared(path, allow_truncated=False)
     reader = partial(mne.read_epochs, path, preload=False, verbose="warning")
-    epochs, messages = _guarded(reader, path, data)
+    epochs, messages = guarded(reader, path, data)
     if not len(epochs):
         raise DataError("the epochs file is empty", file=path, expected="epochs", found="0")
     return epochs, messages
@@ -94,7 +94,7 @@ def copy_raw(raw: Any, picks: list[int], samples: Scratch, path: Path, data: Pat
 
     def get(**part: Any) -> np.ndarray:
         reader = partial(raw.get_data, **{"picks": picks, **part}, verbose="warning")
-        values, found = _guarded(reader, path, data)
+        values, found = guarded(reader, path, data)
         messages.extend(text for text in found if text not in messages)
         return values
 
@@ -119,7 +119,7 @@ def copy_epochs(
     n_times = len(epochs.times)
     for part in slices(len(epochs), _per_block(len(epochs.ch_names) * n_times)):
         reader = partial(epochs.get_data, picks=picks, item=part, copy=False, verbose="warning")
-        values, found = _guarded(reader, path, data)
+        values, found = guarded(reader, path, data)
         samples.write(0, part.start * n_times, values.transpose(1, 0, 2).reshape(len(picks), -1))
         messages += [text for text in found if text not in messages]
     return messages
@@ -130,7 +130,8 @@ def _per_block(n: int) -> int:
     return max(1, scratch.BLOCK_BYTES // (8 * n))
 
 
-def _guarded(reader: Callable[[], Any], path: Path, data: Path) -> tuple[Any, list[str]]:
+def guarded(reader: Callable[[], Any], path: Path, data: Path) -> tuple[Any, list[str]]:
+    """What ``reader`` returns, and its warnings; its errors become :class:`DataError`."""
     messages: list[str] = []
     with collect_warnings(path, data, messages):
         try:

@@ -29,14 +29,18 @@ class Scratch:
         The store; errors name it.
     shape : (n_rows, n_columns)
     dtype : of the values
+    blank : bool
+        Zero where nothing was written; otherwise reading that is an error.
 
     Raises
     ------
     DiskFullError, StoreError : on entering and on writing
     """
 
-    def __init__(self, out: Path, shape: tuple[int, int], dtype: type = np.float64) -> None:
-        self.shape = shape
+    def __init__(
+        self, out: Path, shape: tuple[int, int], dtype: type = np.float64, *, blank: bool = False
+    ) -> None:
+        self.shape, self._blank = shape, blank
         self._dtype = np.dtype(dtype)
         self._disk = Disk.quiet(Path(out))
 
@@ -47,6 +51,8 @@ class Scratch:
         self._disk.check_space(n_bytes)
         with self._disk.explained():
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+            if self._blank:
+                self._file.truncate(n_bytes)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -88,6 +94,11 @@ class Scratch:
                 while piece:
                     piece = piece[self._file.write(piece) :]
 
+    def clear(self) -> None:
+        """Zero everywhere, as in the beginning of a blank array."""
+        self._file.truncate(0)
+        self._file.truncate(self.shape[0] * self.shape[1] * self._dtype.itemsize)
+
     def row_blocks(self) -> Iterator[slice]:
         """Consecutive ranges of rows that fit into memory, at least one row each."""
         return slices(self.shape[0], max(1, BLOCK_BYTES // (8 * max(1, self.shape[1]))))
@@ -96,20 +107,28 @@ class Scratch:
         """Consecutive ranges of columns that fit into memory."""
         return slices(self.shape[1], max(1, BLOCK_BYTES // (8 * max(1, self.shape[0]))))
 
-    def mix(self, matrix: np.ndarray) -> None:
+    def mix(
+        self, matrix: np.ndarray, other: Scratch | None = None, weights: np.ndarray | None = None
+    ) -> None:
         """Replace the rows by ``matrix @ rows``, with as many rows as the matrix or more before.
 
-        Rows of the matrix that only pass on a row are copied, not multiplied.
+        Rows of the matrix that only pass on a row are copied, not multiplied. With ``other``, an
+        array of as many columns, ``weights @ other`` is added. The products are taken at the
+        precision of the values.
         """
         source = np.abs(matrix).argmax(axis=1)
         passed = (np.count_nonzero(matrix, axis=1) == 1) & (
             matrix[np.arange(len(matrix)), source] == 1
         )
-        if not (passed.all() and np.array_equal(source, np.arange(len(self)))):
+        same = passed.all() and np.array_equal(source, np.arange(len(self)))
+        if not same or other is not None:
+            rest = matrix[~passed].astype(self._dtype)
             for columns in self.column_blocks():
                 values = self.read(columns=columns)
                 mixed = values[source]
-                mixed[~passed] = matrix[~passed] @ values
+                mixed[~passed] = rest @ values
+                if other is not None:
+                    mixed += weights.astype(self._dtype) @ other.read(columns=columns)
                 self.write(0, columns.start, mixed)
         self.shape = (len(matrix), self.shape[1])
 

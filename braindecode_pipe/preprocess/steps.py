@@ -2,21 +2,21 @@
 
 Those that combine channels work on ``sensors``, a Raw that holds a unit vector per channel instead
 of samples: what MNE makes of it is the matrix to apply to the samples, with the Info of the result.
-Those that work along time take one or a few channels of a :class:`Scratch` at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from braindecode_pipe.errors import DataError, RecipeError
+from braindecode_pipe.errors import DataError, LeakageError, RecipeError
 from braindecode_pipe.preprocess import quality
+from braindecode_pipe.preprocess.blocks import pieces_of
 from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.preprocess.sensors import sensor_geometry
 from braindecode_pipe.recipe import EmegSection
@@ -24,8 +24,8 @@ from braindecode_pipe.recipe import EmegSection
 _ELECTRODES = ("eeg", "seeg", "ecog", "dbs")
 # With fewer good neighbours a spherical spline invents the channel.
 _MIN_NEIGHBOURS = 8
-# The ratio of two rates is taken as a fraction with at most this denominator.
-_MAX_DENOMINATOR = 10_000
+# Less than this outside of the test windows is nothing to fit on [s].
+MIN_FIT_S = 10.0
 # mne 1.13 renamed these.
 _RENAMED = {"standard_1005": "colin27_1005", "standard_1020": "colin27_1020"}
 
@@ -40,9 +40,8 @@ class Log:
     constant: set[str] = field(default_factory=set)
 
 
-def prepare_sensors(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
-    """Montage, bad channels, reference, in place; ``inst`` is a Raw of samples or unit vectors."""
-    _place(inst, section, path, log)
+def treat_bads(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
+    """Drop or interpolate the bad channels of ``inst``, in place."""
     bads = list(inst.info["bads"])
     if bads and section.bads == "drop":
         if len(bads) == len(inst.ch_names):
@@ -57,15 +56,18 @@ def prepare_sensors(inst: Any, section: EmegSection, path: Path, log: Log) -> No
         log.steps.append(f"dropped bad channels: {', '.join(bads)}")
     elif bads and section.bads == "interpolate":
         _interpolate(inst, log)
-    if section.reference == "average":
-        if not any(kind in _ELECTRODES for kind in inst.get_channel_types()):
-            log.warnings.append("no average reference: no electrodes")
-        else:
-            inst.set_eeg_reference("average", projection=False, verbose="error")
-            log.steps.append("average reference over the good electrodes")
 
 
-def _place(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
+def average_reference(inst: Any, log: Log) -> None:
+    """Average reference over the good electrodes, in place."""
+    if not any(kind in _ELECTRODES for kind in inst.get_channel_types()):
+        log.warnings.append("no average reference: no electrodes")
+        return
+    inst.set_eeg_reference("average", projection=False, verbose="error")
+    log.steps.append("average reference over the good electrodes")
+
+
+def place(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
     """Positions from the standard montage where they are missing or impossible."""
     types = np.array(inst.get_channel_types())
     position = sensor_geometry(inst.info)[0]
@@ -139,50 +141,56 @@ def _interpolate(inst: Any, log: Log) -> None:
         )
 
 
-def filter_samples(
-    samples: Scratch, sensors: Any, annotations: Any, section: EmegSection, log: Log
-) -> tuple[float, dict[str, float]]:
-    """Notch and band-pass by MNE's zero-phase FIR, in place, as many channels at a time as fit.
-
-    Both stop at the breaks that are annotated ``BAD_ACQ_SKIP`` or ``EDGE boundary``.
-
-    Parameters
-    ----------
-    samples : (n_channels, n_times)
-    sensors : Raw with the channels of ``samples``
-    annotations : mne.Annotations, onsets relative to the first sample
-
-    Returns
-    -------
-    half of the longer filter's length [s]; ``highpass`` and ``lowpass`` [Hz] of the result
-    """
-    import mne
-
-    sfreq = float(sensors.info["sfreq"])
-    l_freq, h_freq, lines = _edges(section, sfreq / 2, log)
-    edges = {name: float(sensors.info[name]) for name in ("highpass", "lowpass")}
-    if not lines and l_freq is None and h_freq is None:
-        return 0.0, edges
-    for rows in samples.row_blocks():
-        info = mne.pick_info(sensors.info, np.arange(rows.start, rows.stop))
-        raw = mne.io.RawArray(samples.read(rows), info, verbose="error")
-        raw.set_annotations(annotations, emit_warning=False)
-        if lines:
-            raw.notch_filter(lines, picks="all", verbose="warning")
-        if l_freq is not None or h_freq is not None:
-            raw.filter(l_freq, h_freq, picks="all", verbose="warning")
-        samples.write(rows.start, 0, raw.get_data())
-        edges = {name: float(raw.info[name]) for name in edges}
-    if lines:
-        log.steps.append("notch at " + ", ".join(f"{f:g}" for f in lines) + " Hz")
-    if l_freq is None and h_freq is None:
-        return 0.0, edges
-    log.steps.append(f"band-pass {l_freq or 0:g} to {h_freq or sfreq / 2:g} Hz (zero-phase FIR)")
-    taps = mne.filter.create_filter(None, sfreq, l_freq, h_freq, verbose="error")
-    return (len(taps) - 1) / 2 / sfreq, edges
+def fit_pieces(
+    n_times: int,
+    breaks: list[tuple[int, int]],
+    sfreq: float,
+    extents: Sequence[tuple[float, float]] | None,
+) -> list[tuple[int, int]]:
+    """What a fit may see, (start, stop) [samples]: between breaks, and inside ``extents`` [s]."""
+    if extents is None:
+        return pieces_of(n_times, breaks)
+    mask = np.zeros(n_times, bool)
+    for start, stop in extents:
+        mask[max(0, math.ceil(start * sfreq)) : max(0, math.floor(stop * sfreq))] = True
+    return pieces_of(n_times, breaks, mask)
 
 
-def _edges(
+def fits_scaler(section: EmegSection) -> bool:
+    """Whether a scaler is fitted on this recording."""
+    return section.scaler != "none" and section.scaler_scope == "per_recording"
+
+
+def fitted_steps(section: EmegSection) -> list[str]:
+    """Settings of ``[preprocess.emeg]`` that fit something to the recording and cannot be left."""
+    asked = {
+        "scaler": fits_scaler(section),
+        "noisy": bool(section.noisy),
+        "ssp": bool({"eog", "ecg"} & set(section.ssp)),
+        "line_removal": section.line_removal == "zapline" and bool(section.notch),
+        "ica": section.ica is not None,
+        "autoreject": section.autoreject != "none",
+    }
+    return [name for name, is_asked in asked.items() if is_asked]
+
+
+def require_extent(
+    pieces: list[tuple[int, int]], sfreq: float, fitted: list[str], path: Path, divided: bool
+) -> None:
+    """Raise :class:`LeakageError` when too little is left outside of the test windows."""
+    left = sum(stop - start for start, stop in pieces) / sfreq
+    if divided and fitted and left < MIN_FIT_S:
+        raise LeakageError(
+            "too little of the recording lies outside of its test windows to fit on",
+            file=path,
+            expected=f"{MIN_FIT_S:g} s or more for preprocess.emeg: {', '.join(fitted)}",
+            found=f"{left:.3g} s",
+            remedy="keep whole recordings together in the folds, or leave these steps out; "
+            'preprocess.emeg.scaler_scope = "train_only" or "causal" fits no scaler here',
+        )
+
+
+def edges(
     section: EmegSection, nyquist: float, log: Log
 ) -> tuple[float | None, float | None, list[float]]:
     """Edges of the band-pass and the lines to notch [Hz], as far as the rate allows them."""
@@ -203,8 +211,16 @@ def _edges(
     return l_freq, h_freq, lines
 
 
-def over_limit(samples: Scratch, sensors: Any, section: EmegSection) -> np.ndarray:
-    """(n_times,) bool: where some good channel exceeds the absolute amplitude of its type."""
+def over_limit(
+    samples: Scratch, level: np.ndarray, sensors: Any, section: EmegSection
+) -> np.ndarray:
+    """(n_times,) bool: where some good channel exceeds the absolute amplitude of its type.
+
+    Parameters
+    ----------
+    samples : (n_channels, n_times), values less ``level``
+    level : (n_channels,) [SI unit]
+    """
     unknown = sorted(set(section.reject_amplitude) - set(quality.AMPLITUDE_RANGES))
     if unknown:
         raise RecipeError(
@@ -217,38 +233,46 @@ def over_limit(samples: Scratch, sensors: Any, section: EmegSection) -> np.ndarr
         return over
     types, bads = sensors.get_channel_types(), set(sensors.info["bads"])
     usable = {kind for name, kind in zip(sensors.ch_names, types) if name not in bads}
-    for row, name, kind in zip(samples, sensors.ch_names, types):
+    for row, zero, name, kind in zip(samples, level, sensors.ch_names, types):
         limit = section.reject_amplitude.get(kind)
         # Where every channel of a type is bad, they all count: nothing else could reject a span.
         if limit is not None and (name not in bads or kind not in usable):
-            over |= np.abs(row) > limit
+            over |= (row > limit - zero) | (row < -limit - zero)
     return over
 
 
-def bad_spans(
-    samples: Scratch, sensors: Any, annotations: Any, section: EmegSection, log: Log
-) -> np.ndarray:
-    """(n_times,) bool at the input's rate: annotated as bad, or over the amplitude limit."""
-    from scipy.ndimage import binary_dilation
-
-    sfreq = float(sensors.info["sfreq"])
-    bad = np.zeros(samples.shape[1], bool)
+def annotated(annotations: Any, sfreq: float, n_times: int) -> np.ndarray:
+    """(n_times,) bool: inside an annotation whose description starts with ``bad``."""
+    bad = np.zeros(n_times, bool)
     for annotation in annotations:
         if annotation["description"].lower().startswith("bad"):
             start = round(annotation["onset"] * sfreq)
             stop = start + max(1, round(annotation["duration"] * sfreq))
             bad[max(0, start) : max(0, stop)] = True
+    return bad
+
+
+def say_annotated(bad: np.ndarray, log: Log) -> None:
+    """Add the share of what is annotated as bad to the steps."""
     if bad.any():
         log.steps.append(f"annotated as bad: {bad.mean():.2%} of the recording")
-    over = over_limit(samples, sensors, section)
+
+
+def rejected(
+    samples: Scratch, level: np.ndarray, sensors: Any, section: EmegSection, sfreq: float, log: Log
+) -> np.ndarray:
+    """(n_times,) bool: over the amplitude limit at the output's rate, or within the margin."""
+    from scipy.ndimage import binary_dilation
+
+    over = over_limit(samples, level, sensors, section)
     if not section.reject_amplitude:
-        return bad
+        return over
     margin = round(section.reject_margin_s * sfreq)
     if margin and over.any():
         over = binary_dilation(over, iterations=margin)
     limits = ", ".join(f"{kind} {limit:g}" for kind, limit in section.reject_amplitude.items())
     log.steps.append(f"over the limit ({limits}): {over.mean():.2%} of the recording")
-    return bad | over
+    return over
 
 
 def good_times(bad: np.ndarray, sfreq_in: float, times: np.ndarray, sfreq: float) -> np.ndarray:
@@ -257,64 +281,3 @@ def good_times(bad: np.ndarray, sfreq_in: float, times: np.ndarray, sfreq: float
     low = np.ceil((times - 0.5 / sfreq) * sfreq_in).astype(int).clip(0, len(bad) - 1)
     high = np.floor((times + 0.5 / sfreq) * sfreq_in).astype(int).clip(0, len(bad) - 1)
     return count[high + 1] == count[low]
-
-
-def resampling(target: float | None, sfreq: float, log: Log) -> tuple[int, int, float]:
-    """``up``, ``down`` and the rate [Hz] that they lead to; a recording is never sampled up."""
-    if target is None or target == sfreq:
-        return 1, 1, sfreq
-    if target > sfreq:
-        log.warnings.append(f"rate kept at {sfreq:g} Hz: {target:g} Hz would add no information")
-        return 1, 1, sfreq
-    ratio = Fraction(target / sfreq).limit_denominator(_MAX_DENOMINATOR)
-    log.steps.append(f"resampled from {sfreq:g} to {target:g} Hz (polyphase {ratio})")
-    return ratio.numerator, ratio.denominator, float(target)
-
-
-def resample(values: np.ndarray, up: int, down: int) -> np.ndarray:
-    """Polyphase resampling along the last axis by the exact ratio ``up / down``.
-
-    ``mne.Raw.resample`` rounds the length first and stretches time to fit it, by up to half a
-    sample over the recording; here sample ``k`` stays at ``k * down / up`` input samples.
-    """
-    from scipy.signal import resample_poly
-
-    return values if up == down else resample_poly(values, up, down, axis=-1, padtype="line")
-
-
-def scale(
-    rows: Iterable[np.ndarray], good: np.ndarray, section: EmegSection, names: list[str], log: Log
-) -> Iterator[tuple[np.ndarray, float, float]]:
-    """Scale and clamp channel after channel, each fitted on its good samples.
-
-    Parameters
-    ----------
-    rows : n_channels times (n_times,) [SI unit]
-    good : (n_times,) bool
-    names : n_channels names
-
-    Yields
-    ------
-    scaled values (n_times,); offset and gain that undo it: ``row = values * gain + offset``, gain
-    0 where a channel is constant
-    """
-    if section.scaler == "none":
-        for row in rows:
-            yield row, 0.0, 1.0
-        return
-    n_clamped = n_samples = 0
-    for row, name in zip(rows, names):
-        # A filter leaves rounding errors of a constant channel, which must not be scaled up.
-        row = np.zeros_like(row) if name in log.constant else row
-        scaled, offset, gain = quality.robust_scale(row, good)
-        if gain == 0:
-            log.bad_reason.setdefault(name, "constant")
-        n_samples += row.size
-        if section.clamp is not None:
-            n_clamped += int((np.abs(scaled) > section.clamp).sum())
-            scaled = np.clip(scaled, -section.clamp, section.clamp)
-        yield scaled, offset, gain
-    log.steps.append("scaled per channel: (x - median) / interquartile range of its good samples")
-    if section.clamp is not None:
-        share = n_clamped / max(1, n_samples)
-        log.steps.append(f"clamped to +-{section.clamp:g}: {share:.3%} of the samples")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from braindecode_pipe.preprocess import reading, scratch, volumes
+from braindecode_pipe.preprocess import filtering, reading, scratch, volumes
 from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.store import layout, open_store
 
@@ -48,6 +48,7 @@ print(peak() - before)
 def small_blocks(monkeypatch):
     """Blocks of 1 MiB everywhere, so that small recordings are cut into many."""
     monkeypatch.setattr(scratch, "BLOCK_BYTES", 2**20)
+    monkeypatch.setattr(filtering, "BLOCK_BYTES", 2**20)
     monkeypatch.setattr(volumes, "_SLAB", 2**20)
     monkeypatch.setattr(layout, "MAX_CHUNK_BYTES", 2**20)
 
@@ -93,6 +94,14 @@ def test_eeg_memory_is_the_same_for_four_times_the_length(
     whole = 64 * 4 * 60 * 250 * 8 / 2**20
     assert peaks[2] < whole / 4
     assert peaks[2] < 1.25 * peaks[1]
+    # The reference keeps its samples in a file.
+    for minutes in (1, 4):
+        folder, settings = long_recording(minutes), {**EMEG, "engine": "mne"}
+        peaks.append(
+            traced_peak(lambda f=folder, s=settings: run_stage(f, "rec.vhdr", out, emeg=s))
+        )
+    assert peaks[4] < whole / 4
+    assert peaks[4] < 1.25 * peaks[3]
 
 
 def test_bold_memory_is_the_same_for_four_times_the_length(
@@ -122,13 +131,13 @@ def test_bold_memory_is_the_same_for_four_times_the_length(
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux' VmHWM")
 def test_resident_memory_of_a_long_recording(long_recording, tmp_path):
     grown = []
-    for minutes in (10, 40):  # 77 and 307 MB as float64
+    for minutes in (35, 105):  # 134 and 403 MB as float32
         folder = long_recording(minutes)
         command = [sys.executable, "-c", PROGRAM, folder, tmp_path / "out.zarr", json.dumps(EMEG)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         grown.append(float(done.stdout))
     assert grown[1] < 1.25 * grown[0]
-    assert grown[1] < 150
+    assert grown[1] < 250
 
 
 def test_blocks_give_what_whole_arrays_give(tmp_path, make_eeg, run_stage, monkeypatch):
@@ -145,7 +154,10 @@ def test_blocks_give_what_whole_arrays_give(tmp_path, make_eeg, run_stage, monke
     stores = []
     for i, block in enumerate((1, 2**19, 2**24)):
         monkeypatch.setattr(scratch, "BLOCK_BYTES", block)
-        stores.append(run_stage(tmp_path, "a_raw.fif", tmp_path / f"{i}.zarr", emeg=settings))
+        monkeypatch.setattr(filtering, "BLOCK_BYTES", block)
+        for engine in ("fast", "mne"):
+            stores.append(run_stage(tmp_path, "a_raw.fif", tmp_path / f"{i}-{engine}.zarr",
+                                    emeg={**settings, "engine": engine}))  # fmt: skip
 
     # The same steps on the whole array.
     raw = mne.io.read_raw(tmp_path / "a_raw.fif", preload=True, verbose="error")
@@ -170,8 +182,22 @@ def test_blocks_give_what_whole_arrays_give(tmp_path, make_eeg, run_stage, monke
     for path in stores:
         root = open_store(path)
         np.testing.assert_array_equal(root["time_good"].values, good)
-        np.testing.assert_allclose(root["signal"].values, expected, atol=1e-6)
-        np.testing.assert_allclose(root["gain"].values, high - low, rtol=1e-9)
+        found, gain = root["signal"].values, root["gain"].values
+        if "mne" in path.name:
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+            np.testing.assert_allclose(gain, high - low, rtol=1e-6)
+        else:
+            # At the ends and the break all filters see one padding, in MNE each its own.
+            inner = np.r_[400:1400, 2400:3200]
+            error = found[:, inner] - expected[:, inner]
+            assert error.std() < 2e-3 * expected[:, inner].std()
+            np.testing.assert_allclose(gain, high - low, rtol=5e-3)
+    for path in stores[2::2]:
+        np.testing.assert_allclose(
+            open_store(path)["signal"].values, open_store(stores[0])["signal"].values, atol=1e-4
+        )
+    for path in stores:
+        root = open_store(path)
         saved = json.loads(root.attrs["info"])
         assert (saved["highpass"], saved["lowpass"]) == (0.5, 20.0)
 
