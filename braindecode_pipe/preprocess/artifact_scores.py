@@ -104,7 +104,7 @@ def by_eog(
     if few:
         measure = {"measure": "correlation", "threshold": _CORRELATION}
     with warnings_into(log, "EOG"):
-        found, correlation = ica.find_bads_eog(raw, ch_name=names, **measure, verbose="error")
+        found, correlation = ica.find_bads_eog(raw, ch_name=names, **measure)
     strength = np.abs(np.atleast_2d(correlation)).max(axis=0)
     _mark(found, strength, "eye blink", "EOG", verdict)
 
@@ -128,7 +128,7 @@ def by_ecg(
         return
     with warnings_into(log, "ECG"):
         found, strength = ica.find_bads_ecg(
-            raw, ch_name=name or None, method="ctps", threshold="auto", verbose="error"
+            raw, ch_name=name or None, method="ctps", threshold="auto"
         )
     _mark(found, np.abs(strength), "heart beat", "ECG", verdict)
 

@@ -166,7 +166,7 @@ def _fit_family(
         random_state=section.seed, max_iter="auto", verbose="error",
     )  # fmt: skip
     with warnings_into(log, f"ICA of {family}"):
-        ica.fit(raw, picks=names, verbose="error")
+        ica.fit(raw, picks=names)
     if ica.n_components_ > rank:
         raise DataError(
             "more components than the rank of the data",

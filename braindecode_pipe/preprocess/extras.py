@@ -41,10 +41,18 @@ def require(module: str, key: str, distribution: str = "") -> ModuleType:
 
 @contextmanager
 def warnings_into(log: Log, step: str) -> Iterator[None]:
-    """Put what libraries warn of into ``log.warnings``, once each, behind the name of the step."""
-    from mne.utils import catch_logging
+    """Put what libraries warn of into ``log.warnings``, once each, behind the name of the step.
 
-    with catch_logging(), warnings.catch_warnings(record=True) as caught:
+    Inside, MNE prints nothing and shows no progress; calls that are given ``verbose="error"`` would
+    not warn either.
+    """
+    from mne.utils import catch_logging, use_log_level
+
+    with (
+        use_log_level("warning"),
+        catch_logging(),
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always")
         yield
     for warning in caught:

@@ -82,7 +82,7 @@ def apply_ssp(sensors: Any, projs: Sequence[Any], log: Log) -> None:
         return
     sensors.add_proj([proj.copy() for proj in here], verbose="error")
     with warnings_into(log, "projections"):
-        sensors.apply_proj(verbose="error")
+        sensors.apply_proj()
     log.steps.append("projections: " + ", ".join(proj["desc"] for proj in here))
 
 
@@ -117,7 +117,7 @@ def _of_artifact(raw: Any, kind: str, named: list[str], log: Log) -> list[Any]:
     with warnings_into(log, f"projections of {kind.upper()}"):
         projs, events = compute(
             raw, ch_name=channel, reject=None, no_proj=True, average=True, **_N_ARTIFACT,
-            verbose="error",
+
         )  # fmt: skip
     if not projs:
         log.warnings.append(f"no projections of {kind.upper()}: no events were found")
@@ -158,7 +158,7 @@ def _of_empty_room(raw: Any, path: Path | None, data: Path | None, log: Log) -> 
     empty.pick(here, verbose="error")
     empty.info["bads"] = [name for name in raw.info["bads"] if name in here]
     with warnings_into(log, "projections of the empty room"):
-        projs = mne.compute_proj_raw(empty, **_N_EMPTY, verbose="error")
+        projs = mne.compute_proj_raw(empty, **_N_EMPTY)
     log.steps.append(f"{len(projs)} projections from {n_times / sfreq:.0f} s of {file.name}")
     return projs
 
@@ -173,7 +173,7 @@ def find_empty_room(path: Path, data: Path) -> Path | None:
     bids_path = mne_bids.get_bids_path_from_fname(path, check=False).update(root=root)
     with warnings_into(Log(), "mne-bids"):
         try:
-            found = bids_path.find_empty_room(verbose="error")
+            found = bids_path.find_empty_room()
         except (FileNotFoundError, ValueError, RuntimeError):
             return None
     return None if found is None else Path(found.fpath)
