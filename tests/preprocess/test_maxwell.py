@@ -1,0 +1,171 @@
+"""Maxwell filter in blocks: the same samples as MNE in one go; head movement from coils."""
+
+from __future__ import annotations
+
+import mne
+import numpy as np
+import pytest
+
+from braindecode_pipe.errors import DataError, MissingFileError
+from braindecode_pipe.preprocess import maxwell
+from braindecode_pipe.preprocess.maxwell import (
+    MaxwellSource,
+    head_positions,
+    site_files,
+)
+from braindecode_pipe.preprocess.steps import Log
+from braindecode_pipe.recipe.models import MaxwellSection
+
+SFREQ = 50.0
+ORIGIN = (0.0, 0.0, 0.04)
+
+
+class _Memory:
+    """A recording in memory; counts what is read."""
+
+    def __init__(self, raw, breaks=()):
+        self.info, self.n_times, self.breaks = raw.info, raw.n_times, list(breaks)
+        self._data, self.longest = raw.get_data(), 0
+
+    def read(self, start, stop):
+        self.longest = max(self.longest, stop - start)
+        return self._data[:, start:stop]
+
+
+@pytest.fixture(scope="module")
+def info(shared_data):
+    """306 channels and a digitised head of a real helmet, one channel marked as bad."""
+    path = shared_data / "formats/mne-io/tests/data/test-ave.fif.gz"
+    info = mne.io.read_info(path, verbose="error")
+    info = mne.pick_info(info, mne.pick_types(info, meg=True, exclude=()))
+    info["bads"] = [info.ch_names[10]]
+    with info._unlock():
+        info["sfreq"], info["projs"], info["lowpass"] = SFREQ, [], SFREQ / 2
+    return info
+
+
+@pytest.fixture(scope="module")
+def raw(info):
+    """17.3 s (simulated): a source in the head, interference nearby and far away, noise."""
+    rng = np.random.default_rng(0)
+    n_times = int(17.3 * SFREQ)
+    scale = np.where(np.array(info.get_channel_types()) == "mag", 1e-13, 2e-12)[:, None]
+    time = np.arange(n_times) / SFREQ
+    data = scale * rng.normal(size=(306, n_times))
+    orientation = np.array([ch["loc"][9:12] for ch in info["chs"]])
+    magnetometer = np.array(info.get_channel_types()) == "mag"
+    field = orientation @ rng.normal(size=3) * magnetometer
+    data += 1e-11 * field[:, None] * np.sin(2 * np.pi * 0.7 * time)
+    data[40] += 5e-11 * np.sign(np.sin(2 * np.pi * 1.3 * time))
+    return mne.io.RawArray(data, info, verbose="error")
+
+
+def _assert_equal(found, expected):
+    scale = np.abs(expected).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-7)
+
+
+@pytest.mark.parametrize("breaks", [[], [(400, 430)]], ids=["whole", "break"])
+def test_tsss_in_blocks_equals_mne_in_one_go(raw, breaks, monkeypatch):
+    monkeypatch.setattr(maxwell, "_MOST_HOPS", 2)
+    log = Log()
+    source = _Memory(raw, breaks)
+    filtered = MaxwellSource(source, MaxwellSection(st_duration_s=2.0, origin=ORIGIN), log)
+    whole = raw.copy()
+    whole.set_annotations(
+        mne.Annotations([a / SFREQ for a, _ in breaks], [(b - a) / SFREQ for a, b in breaks],
+                        ["BAD_ACQ_SKIP"] * len(breaks))
+    )  # fmt: skip
+    expected = mne.preprocessing.maxwell_filter(
+        whole, origin=ORIGIN, st_duration=2.0, verbose="error"
+    )
+    blocks = list(filtered.blocks())
+    assert len(blocks) > 5
+    _assert_equal(np.concatenate([part for _, part in blocks], axis=1), expected.get_data())
+    # Two half windows of 1 s with one more on both sides, or up to two for the last.
+    assert source.longest < 6 * 50
+    _assert_equal(filtered.read(333, 471), expected.get_data(start=333, stop=471))
+    assert filtered.info["bads"] == [] and filtered.info.ch_names == raw.ch_names
+    assert f"repaired {raw.ch_names[10]}" in log.steps[0]
+    assert log.warnings == ["Maxwell filter without fine calibration and cross-talk"]
+
+
+def test_sss_is_a_matrix_and_removes_what_is_far_away(raw):
+    filtered = MaxwellSource(_Memory(raw), MaxwellSection(st_duration_s=None, origin=ORIGIN), Log())
+    expected = mne.preprocessing.maxwell_filter(raw.copy(), origin=ORIGIN, verbose="error")
+    found = filtered.read(0, raw.n_times)
+    _assert_equal(found, expected.get_data())
+    mags = mne.pick_types(raw.info, meg="mag", exclude=["MEG 0143"])
+    power = [np.abs(np.fft.rfft(x[mags], axis=1)) ** 2 for x in (raw.get_data(), found)]
+    at = round(0.7 * raw.n_times / SFREQ)
+    left = power[1][:, at].sum() / power[0][:, at].sum()
+    assert left < 1e-3  # measured: 3e-6
+
+
+def test_movement_in_blocks_equals_mne_in_one_go(raw, monkeypatch):
+    monkeypatch.setattr(maxwell, "_MOST_HOPS", 3)
+    raw = raw.copy().crop(0, 9)
+    trans = raw.info["dev_head_t"]["trans"]
+    times = np.array([0.0, 2.5, 4.5, 7.0])
+    position = np.zeros((4, 10))
+    position[:, 0] = times
+    position[:, 1:4] = mne.transforms.rot_to_quat(trans[:3, :3])
+    position[:, 4:7] = trans[:3, 3] + 0.004 * np.arange(4)[:, None] * [1, 0, 0.5]
+    section = MaxwellSection(st_duration_s=2.0, origin=ORIGIN, movement="chpi")
+    filtered = MaxwellSource(_Memory(raw), section, Log(), head_pos=position)
+    expected = mne.preprocessing.maxwell_filter(
+        raw.copy(), origin=ORIGIN, st_duration=2.0, head_pos=position, verbose="error"
+    ).pick(raw.ch_names)
+    found = np.concatenate([part for _, part in filtered.blocks()], axis=1)
+    _assert_equal(found, expected.get_data())
+
+
+def test_stretches_shorter_than_a_window(raw):
+    log = Log()
+    raw = raw.copy().crop(0, 5)
+    filtered = MaxwellSource(
+        _Memory(raw, [(200, 210)]), MaxwellSection(st_duration_s=3.0, origin=ORIGIN), log
+    )
+    found = np.concatenate([part for _, part in filtered.blocks()], axis=1)
+    plain = mne.preprocessing.maxwell_filter(raw.copy(), origin=ORIGIN, verbose="error")
+    _assert_equal(found[:, 210:], plain.get_data()[:, 210:])
+    np.testing.assert_array_equal(found[:, 200:210], raw.get_data()[:, 200:210])
+    assert any("1 stretches shorter than 3 s" in text for text in log.warnings)
+
+
+def test_site_files_of_the_recipe_and_of_bids(tmp_path):
+    folder = tmp_path / "sub-01" / "meg"
+    folder.mkdir(parents=True)
+    path = folder / "sub-01_task-rest_meg.fif"
+    assert site_files(MaxwellSection(), path, tmp_path) == (None, None)
+    (folder / "sub-01_acq-calibration_meg.dat").write_text("")
+    (folder / "sub-01_acq-crosstalk_meg.fif").write_text("")
+    calibration, cross_talk = site_files(MaxwellSection(), path, tmp_path)
+    assert calibration.name == "sub-01_acq-calibration_meg.dat"
+    assert cross_talk.name == "sub-01_acq-crosstalk_meg.fif"
+    (tmp_path / "own.dat").write_text("")
+    assert site_files(MaxwellSection(calibration="own.dat"), path, tmp_path) == (
+        tmp_path / "own.dat", cross_talk,
+    )  # fmt: skip
+    with pytest.raises(MissingFileError, match="cross-talk file is not there"):
+        site_files(MaxwellSection(cross_talk="none.fif"), path, tmp_path)
+
+
+def test_errors_of_the_maxwell_filter(raw, info, make_eeg):
+    section = MaxwellSection()
+    eeg = mne.io.RawArray(make_eeg(3, 400), mne.create_info(3, 100.0, "eeg"), verbose="error")
+    with pytest.raises(DataError, match="no MEG channels in the frame of the device"):
+        MaxwellSource(_Memory(eeg), section, Log())
+    bare = raw.copy().crop(0, 1)
+    with bare.info._unlock():
+        bare.info["dig"] = None
+    with pytest.raises(DataError, match=r"no digitised head(.|\n)*origin, for instance \[0, 0"):
+        MaxwellSource(_Memory(bare), section, Log())
+    with bare.info._unlock():
+        bare.info["dev_head_t"] = None
+    with pytest.raises(DataError, match='place of the head(.|\n)*coord_frame = "meg"'):
+        MaxwellSource(_Memory(bare), section, Log())
+    with pytest.raises(DataError, match="movement needs the head frame"):
+        MaxwellSource(_Memory(bare), MaxwellSection(coord_frame="meg", movement="chpi"), Log())
+    with pytest.raises(DataError, match='no continuous head position(.|\n)*movement = "none"'):
+        head_positions(raw, Log())
