@@ -1,8 +1,8 @@
 """Small encoders of EEG and MEG windows with a fixed set of sensors: EEGNet, NICE, ATM.
 
 Their spatial convolutions have one weight per sensor, so that all recordings must share their
-sensors: a missing one is masked (zero), another montage is refused. With ``n_virtual`` the attention
-over positions of Defossez et al. stands before them and any montage will do.
+sensors: a missing one is masked (zero), another montage is refused. With ``n_virtual`` the
+attention over positions of Defossez et al. stands before them and any montage will do.
 """
 
 from __future__ import annotations

@@ -56,9 +56,7 @@ class FrontEnd(nn.Module):
         self.initial = nn.Conv1d(n_in, n_virtual, 1) if initial else None
         width = n_virtual if initial else n_in
         self.subjects = SubjectLayer(width, n_subjects) if subject_layer else None
-        self.embedding = (
-            nn.Embedding(n_subjects, subject_embedding) if subject_embedding else None
-        )
+        self.embedding = nn.Embedding(n_subjects, subject_embedding) if subject_embedding else None
         self.n_out = width + subject_embedding
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None, subject: Tensor) -> Tensor:
