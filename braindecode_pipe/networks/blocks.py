@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from braindecode_pipe.errors import ModelError
+from braindecode_pipe.networks.normalization import BatchNorm1d
 
 
 def fourier_features(positions: Tensor, n_features: int, margin: float = 0.2) -> Tensor:
@@ -163,7 +164,7 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(n_in, n_out, kernel, dilation=dilation, padding="same")
-        self.norm = nn.BatchNorm1d(n_out)
+        self.norm = BatchNorm1d(n_out)
         self.activation = activation(nonlinearity)
         self.dropout = nn.Dropout(dropout)
         self.residual = skip and n_in == n_out
