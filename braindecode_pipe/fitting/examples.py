@@ -23,7 +23,10 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, rows: np.ndarray) -> tuple[tuple[Any, ...], Tensor, Tensor]:
-        """Arguments of the network, targets ``(n, ...)``, stimuli ``(n,)`` int64 of some rows."""
+        """Arguments of the network, targets ``(n, ...)``, stimuli ``(n,)`` int64 of some rows.
+
+        The tensors among the arguments have a row for each of ``rows``; the first is the signal.
+        """
         ...
 
 
@@ -42,22 +45,26 @@ def batches(n: int, size: int, rng: np.random.Generator | None = None) -> list[n
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, examples: Examples, loss: Callable[..., Tensor], batch_size: int
+    network: nn.Module,
+    examples: Examples,
+    loss: Callable[..., Tensor],
+    batch_size: int,
+    estimate: Callable[[Sequence[Any]], Tensor] | None = None,
 ) -> tuple[float, float]:
     """Loss and top-1 retrieval of ``examples``, dropout off.
 
     The contrastive loss takes batches of ``batch_size`` in the order of the rows. Candidates of
     the retrieval are the different stimuli of ``examples``, one each; a tie for the first place
     counts as the chance of winning it. Of two heads the first is the one that retrieves.
+    ``estimate`` is how the network is asked, where not by a plain call.
     """
     network.eval()
     total, estimates, targets, stimuli = 0.0, [], [], []
     for rows in batches(len(examples), batch_size):
         arguments, target, which = examples.batch(rows)
-        estimate = network(*arguments)
-        estimate = estimate.float() if estimate.dtype == torch.bfloat16 else estimate
-        total += float(loss(estimate, target, which)) * len(rows)
-        estimates.append(retrieving(estimate, target.ndim).flatten(1).cpu())
+        answer = network(*arguments) if estimate is None else estimate(arguments)
+        total += float(loss(answer, target, which)) * len(rows)
+        estimates.append(retrieving(answer, target.ndim).flatten(1).cpu())
         targets.append(target.flatten(1).cpu())
         stimuli.append(which.cpu())
     which = torch.cat(stimuli).numpy()

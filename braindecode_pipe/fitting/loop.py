@@ -251,7 +251,7 @@ class _Run:
         with nullcontext() if whole else torch.no_grad():
             for part in parts:
                 states.append(resume.generator_states(self.world.rank))
-                kept.append(self._estimate(_take(arguments, part)))
+                kept.append(self._estimate(arguments if whole else _take(arguments, part)))
         estimates = torch.cat([e.detach() for e in kept])
         value, gradient = self._loss_of_all(estimates, targets, stimuli, progress, mix)
         if whole:
@@ -323,12 +323,14 @@ class _Run:
     def _record(self, train_loss: float) -> dict[str, float]:
         """The line of the log of one epoch."""
         record = {"epoch": self.at.epoch, "train_loss": train_loss}
-        with self._autocast():
-            record["validation_loss"], record["validation_top1"] = (
-                evaluate(self.network, self.validation, self.objective, self.settings.batch_size)
-                if self.validation is not None
-                else (float("nan"), float("nan"))
+        record["validation_loss"], record["validation_top1"] = (
+            evaluate(
+                self.network, self.validation, self.objective, self.settings.batch_size,
+                self._estimate,
             )
+            if self.validation is not None
+            else (float("nan"), float("nan"))
+        )  # fmt: skip
         _check_finite(record, self.validation is not None)
         return record
 
