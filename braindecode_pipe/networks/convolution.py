@@ -15,6 +15,7 @@ from braindecode_pipe.networks.blocks import (
     TimePool,
     activation,
 )
+from braindecode_pipe.networks.normalization import recomputed
 
 
 class FrontEnd(nn.Module):
@@ -124,6 +125,12 @@ def _blocks(n_in: int, hidden: int, depth: int, kernel: int, cycle: int, **setti
     )
 
 
+def _through(blocks: nn.Sequential, x: Tensor, again: bool) -> Tensor:
+    for block in blocks:
+        x = recomputed(block, x) if again else block(x)
+    return x
+
+
 def _person(x: Tensor, subject: Tensor | None) -> Tensor:
     return torch.zeros(len(x), dtype=torch.int64, device=x.device) if subject is None else subject
 
@@ -168,6 +175,9 @@ class ConvEncoder(nn.Module):
     nonlinearity : {"gelu", "relu"}
     n_sensors : int
         Only without ``merger``.
+    recompute : bool
+        Less memory for a third more work: see
+        :func:`~braindecode_pipe.networks.normalization.recomputed`.
     """
 
     def __init__(
@@ -196,8 +206,10 @@ class ConvEncoder(nn.Module):
         skip: bool = True,
         nonlinearity: Literal["gelu", "relu"] = "gelu",
         n_sensors: int = 0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.front = FrontEnd(
             n_subjects, n_virtual=n_virtual, n_sensors=n_sensors, n_fourier=n_fourier,
             spatial_dropout=spatial_dropout, margin=margin, merger=merger, initial=initial,
@@ -242,7 +254,8 @@ class ConvEncoder(nn.Module):
         -------
         ``(batch, n_out)``, or ``(batch, n_out, n_times or n_steps)`` with ``pool`` none or steps
         """
-        x = self.pool(self.blocks(self.front(x, positions, mask, _person(x, subject))))
+        x = self.front(x, positions, mask, _person(x, subject))
+        x = self.pool(_through(self.blocks, x, self.recompute and self.training))
         if x.ndim == 2:
             return self.head(x.unsqueeze(-1)).squeeze(-1)
         return self.head(x)
@@ -289,8 +302,10 @@ class ImageEncoder(nn.Module):
         pool: Literal["affine", "mean", "attention"] = "affine",
         two_heads: bool = True,
         subject_layer: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.front = FrontEnd(
             n_subjects, n_virtual=n_virtual, n_sensors=0, n_fourier=n_fourier,
             spatial_dropout=spatial_dropout, margin=margin, merger=True, initial=True,
@@ -321,7 +336,8 @@ class ImageEncoder(nn.Module):
         (batch, n_out), or (batch, 2, n_out) with both heads: for retrieval, for regression
         """
         x = self.front(x, positions, mask, _person(x, subject))
-        x = self.pool(self.widen(self.blocks(x)))
+        x = _through(self.blocks, x, self.recompute and self.training)
+        x = self.pool(self.widen(x))
         if self.regression is None:
             return self.contrastive(x)
         return torch.stack([self.contrastive(x), self.regression(x)], dim=1)
