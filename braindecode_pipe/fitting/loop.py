@@ -2,26 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from braindecode_pipe.errors import ModelError
-from braindecode_pipe.fitting.losses import LOSSES, clip_scores
+from braindecode_pipe.fitting import resume
+from braindecode_pipe.fitting.examples import Examples, batches, evaluate
+from braindecode_pipe.fitting.losses import Objective
+from braindecode_pipe.fitting.world import World
+from braindecode_pipe.networks.normalization import batch_statistics
 
 
-class Examples(Protocol):
-    """What the loop is fed with."""
+@dataclass(frozen=True)
+class Settings:
+    """How a fit goes.
 
-    def __len__(self) -> int: ...
+    Attributes
+    ----------
+    loss, loss_options : see :class:`~braindecode_pipe.fitting.losses.Objective`
+    lr, weight_decay : of AdamW
+    batch_size : examples of a batch, over all processes
+    micro_batch : examples that pass through the network at a time; 0: the whole batch
+    epochs, patience : int
+    seed : int
+    schedule : ``cosine`` lets the rate fall to 0 over all epochs, step by step
+    warmup : share of all steps over which the rate rises from 0
+    clip_norm : the gradient is shortened to this length; 0: never
+    precision : ``bf16`` computes products in bfloat16; weights, losses and sums stay float32
+    monitor : validation loss, or top-1 retrieval among the validation stimuli (ties by loss)
+    """
 
-    def batch(self, rows: np.ndarray) -> tuple[tuple[Any, ...], Tensor, Tensor]:
-        """Arguments of the network, targets ``(n, ...)``, stimuli ``(n,)`` int64 of some rows."""
-        ...
+    loss: str = "clip"
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    lr: float = 3e-4
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    micro_batch: int = 0
+    epochs: int = 50
+    patience: int = 10
+    seed: int = 0
+    schedule: Literal["cosine", "constant"] = "constant"
+    warmup: float = 0.0
+    clip_norm: float = 0.0
+    precision: Literal["float32", "bf16"] = "float32"
+    monitor: Literal["loss", "retrieval"] = "loss"
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """Learning rate of optimiser step ``step``, from 0, of ``n_steps``."""
+        rising = self.warmup * n_steps
+        if step < rising:
+            return self.lr * (step + 1) / (rising + 1)
+        if self.schedule == "constant":
+            return self.lr
+        done = (step - rising) / max(1, n_steps - rising)
+        return self.lr * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass(frozen=True)
@@ -39,34 +83,16 @@ class Fit:
     best_epoch: int
 
 
-def batches(n: int, size: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """Rows ``0 .. n - 1`` in batches of ``size``, shuffled by ``rng``.
-
-    A last batch of one row goes to the batch before it: batch norm and a contrastive loss need
-    two.
-    """
-    order = np.arange(n) if rng is None else rng.permutation(n)
-    cuts = list(range(size, n, size))
-    if cuts and n - cuts[-1] == 1:
-        cuts.pop()
-    return np.split(order, cuts)
-
-
 def fit(
     network: nn.Module,
     train: Examples,
     validation: Examples | None = None,
     *,
-    loss: Literal["clip", "mse"] = "clip",
-    lr: float = 3e-4,
-    weight_decay: float = 0.0,
-    batch_size: int = 128,
-    epochs: int = 50,
-    patience: int = 10,
-    seed: int = 0,
-    schedule: Literal["cosine", "constant"] = "constant",
-    monitor: Literal["loss", "retrieval"] = "loss",
+    folder: str | Path | None = None,
+    save_every_s: float = 60.0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_batch: Callable[[int, int, float], None] | None = None,
+    **settings: Any,
 ) -> Fit:
     """Train ``network`` in place and leave the best weights in it.
 
@@ -76,92 +102,297 @@ def fit(
     the network draws (dropout); on a CPU with a fixed number of threads the same seed gives the
     same bytes. The global random state of torch is put back at the end.
 
+    Under ``torchrun`` each process takes its part of every batch, and the contrastive loss goes
+    over the whole batch: estimates are gathered, every process computes the same loss, and the
+    gradients of the parts are summed. ``micro_batch`` does the same in one process, with the
+    memory of one small part (cached gradients, Gao et al. 2021, arXiv 2101.06983).
+
     Parameters
     ----------
     network : nn.Module, called with the arguments that ``Examples.batch`` gives
     train, validation : Examples
-    loss : {"clip", "mse"}
-    lr, weight_decay : of AdamW
-    batch_size, epochs, patience : int
-    seed : int
-    schedule : {"cosine", "constant"}
-        ``cosine`` lets the rate fall to 0 over all epochs, step by step.
-    monitor : {"loss", "retrieval"}
-        Validation loss, or top-1 retrieval among the validation stimuli (ties by loss).
+    folder : path, optional
+        Checkpoints go there, and a fit that was stopped goes on from the newest, bit for bit.
+        ``log.jsonl`` beside them holds a line per epoch.
+    save_every_s : float [s], between checkpoints within an epoch; each epoch ends with one
     on_epoch : callable, optional
         Gets each record of the log.
+    on_batch : callable, optional
+        Gets number of the batch, batches of the epoch, and the mean loss so far.
+    **settings : fields of :class:`Settings`
 
     Raises
     ------
     ModelError
-        With fewer than two training examples, or when the loss stops being finite.
+        With fewer than two training examples, when the loss stops being finite, or when
+        ``micro_batch`` would change what a layer computes.
     """
     if len(train) < 2:
         raise ModelError(
             "too few examples to train a network", expected="at least 2", found=str(len(train))
         )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
-    rng = np.random.default_rng(seed)
-    scheduler = None
-    if schedule == "cosine":
-        n_steps = epochs * len(batches(len(train), batch_size))
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-    log: list[dict[str, float]] = []
-    best_score, best_epoch, best_state = None, 0, None
-    # A fork of the generator keeps this fit from disturbing the caller, and the reverse.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for epoch in range(1, epochs + 1):
-            order = batches(len(train), batch_size, rng)
-            value = _train_epoch(network, train, LOSSES[loss], optimizer, scheduler, order)
-            record = _record(epoch, value, network, validation, LOSSES[loss], batch_size)
-            log.append(record)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    # A fork of the generators keeps this fit from disturbing the caller, and the reverse.
+    with torch.random.fork_rng(devices=devices):
+        run = _Run(network, train, validation, Settings(**settings), folder, save_every_s)
+        return run.all_epochs(on_epoch, on_batch)
+
+
+class _Run:
+    """One fit on its way."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        train: Examples,
+        validation: Examples | None,
+        settings: Settings,
+        folder: str | Path | None,
+        save_every_s: float,
+    ) -> None:
+        self.network, self.train, self.validation = network, train, validation
+        self.settings, self.world = settings, World.current()
+        self.save_every_s, self._saved = save_every_s, time.monotonic()
+        _refuse_micro_batches(network, settings)
+        device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        self.objective = Objective(settings.loss, **settings.loss_options).to(device)
+        self.parameters = [*network.parameters(), *self.objective.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            [p for p in self.parameters if p.requires_grad],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+        )
+        self.modules = {"network": network, "objective": self.objective}
+        self.rng = np.random.default_rng(settings.seed)
+        self.best: dict[str, Tensor] | None = None
+        self.at = resume.Position(1, 0, 0.0, resume.numpy_state(self.rng), [], None, 0, 0)
+        self.n_steps = settings.epochs * len(batches(len(train), settings.batch_size))
+        self.world.same_start(network)
+        # Processes draw their own noise; without a network of their own they would be copies.
+        torch.manual_seed(settings.seed + 1_000_003 * self.world.rank)
+        self.folder = None if folder is None else Path(folder)
+        self.checkpoints = None
+        if self.folder is not None:
+            key = {**asdict(settings), "n": len(train), "processes": self.world.size}
+            self.checkpoints = resume.Checkpoints(self.folder, key)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        found = self.checkpoints.load(self.modules, self.optimizer)
+        if found is None:
+            return
+        self.at, self.best, states = found
+        self.rng.bit_generator.state = self.at.generator
+        resume.set_generator_states(states, self.world.rank)
+
+    def all_epochs(self, on_epoch: Any, on_batch: Any) -> Fit:
+        """Train until the last epoch or until patience ends."""
+        settings = self.settings
+        while self.at.epoch <= settings.epochs and not self._out_of_patience():
+            mean_loss = self._epoch(on_batch)
+            record = self._record(mean_loss)
+            self.at.log.append(record)
+            self._keep_best(record)
+            self.at.epoch, self.at.batch, self.at.total = self.at.epoch + 1, 0, 0.0
+            self.at.generator = resume.numpy_state(self.rng)
+            self._save()
+            self._write_log()
             if on_epoch is not None:
                 on_epoch(record)
-            if validation is None:
-                best_epoch = epoch
-                continue
-            score = (
-                record["validation_top1"] * (monitor == "retrieval"),
-                -record["validation_loss"],
-            )
-            if best_score is None or score > best_score:
-                best_score, best_epoch = score, epoch
-                best_state = {k: v.detach().clone() for k, v in network.state_dict().items()}
-            elif epoch - best_epoch >= patience:
-                break
-    if best_state is not None:
-        network.load_state_dict(best_state)
-    network.eval()
-    return Fit(log, best_epoch)
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        self.network.eval()
+        return Fit(self.at.log, self.at.best_epoch)
 
+    def _out_of_patience(self) -> bool:
+        done = self.at.epoch - 1
+        return self.validation is not None and done - self.at.best_epoch >= self.settings.patience
 
-def _train_epoch(network, train, loss, optimizer, scheduler, order) -> float:
-    """One pass over ``train`` in the given batches; the mean loss per example."""
-    network.train()
-    total = 0.0
-    for rows in order:
-        arguments, targets, stimuli = train.batch(rows)
-        value = loss(network(*arguments), targets, stimuli)
-        optimizer.zero_grad(set_to_none=True)
+    def _epoch(self, on_batch: Any) -> float:
+        """What is left of one pass over ``train``; the mean loss per example of all of it."""
+        self.network.train()
+        order = batches(len(self.train), self.settings.batch_size, self.rng)
+        for number in range(self.at.batch, len(order)):
+            rows = order[number]
+            progress = self.at.step / max(1, self.n_steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.rate(self.at.step, self.n_steps)
+            self.optimizer.zero_grad(set_to_none=True)
+            value = self._gradients(rows, progress)
+            if self.settings.clip_norm:
+                nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            self.optimizer.step()
+            self.at.step += 1
+            self.at.batch = number + 1
+            self.at.total += value * len(rows)
+            if on_batch is not None:
+                seen = sum(map(len, order[: number + 1]))
+                on_batch(number + 1, len(order), self.at.total / seen)
+            if self.at.batch < len(order):
+                self._save(self.save_every_s)
+        return self.at.total / len(self.train)
+
+    def _gradients(self, rows: np.ndarray, progress: float) -> float:
+        """Gradients of the loss of a whole batch, summed over processes; returns the loss."""
+        own = self.world.own(rows)
+        arguments, targets, stimuli = self.train.batch(own)
+        mix = None
+        if self.objective.mixes(progress):
+            arguments, mix = self._mix(arguments, own)
+        size = self.settings.micro_batch or len(own)
+        if self.world.size == 1 and size >= len(own):
+            estimates = self._estimate(arguments)
+            value = self.objective(estimates, targets, stimuli, progress=progress, mix=mix)
+            value.backward()
+            return float(value.detach())
+        parts = np.split(np.arange(len(own)), range(size, len(own), size))
+        whole = len(parts) == 1
+        kept, states = [], []
+        with nullcontext() if whole else torch.no_grad():
+            for part in parts:
+                states.append(resume.generator_states(self.world.rank))
+                kept.append(self._estimate(arguments if whole else _take(arguments, part)))
+        estimates = torch.cat([e.detach() for e in kept])
+        value, gradient = self._loss_of_all(estimates, targets, stimuli, progress, mix)
+        if whole:
+            kept[0].backward(gradient)
+        else:
+            after = resume.generator_states(self.world.rank)
+            for part, state in zip(parts, states):
+                # What the network draws must be what it drew when the estimates were kept.
+                resume.set_generator_states(state, self.world.rank)
+                self._estimate(_take(arguments, part)).backward(gradient[part])
+            resume.set_generator_states(after, self.world.rank)
+        self.world.sum_gradients(self.network.parameters())
+        return value
+
+    def _loss_of_all(
+        self, estimates: Tensor, targets: Tensor, stimuli: Tensor, progress: float, mix: Any
+    ) -> tuple[float, Tensor]:
+        """Loss of the gathered batch, and its gradient for the estimates of this process.
+
+        Every process computes the same loss, so that what the objective learns has the same
+        gradient everywhere and is not summed.
+        """
+        world = self.world
+        start = sum(len(part) for part in np.array_split(np.arange(self._n_all(estimates)),
+                                                         world.size)[: world.rank])  # fmt: skip
+        everyone = world.gather(estimates).requires_grad_()
+        if mix is not None and world.size > 1:
+            mix = (world.gather(mix[0] + start), world.gather(mix[1]))
+        value = self.objective(
+            everyone, world.gather(targets), world.gather(stimuli), progress=progress, mix=mix
+        )
         value.backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        total += float(value.detach()) * len(rows)
-    return total / len(train)
+        return float(value.detach()), everyone.grad[start : start + len(estimates)]
+
+    def _n_all(self, estimates: Tensor) -> int:
+        if self.world.size == 1:
+            return len(estimates)
+        return int(self.world.gather(torch.tensor([len(estimates)])).sum())
+
+    def _estimate(self, arguments: Sequence[Any]) -> Tensor:
+        with self._autocast():
+            estimates = self.network(*arguments)
+        return estimates.float() if estimates.dtype == torch.bfloat16 else estimates
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.settings.precision == "float32":
+            return nullcontext()
+        device = next(self.network.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16)
+
+    def _mix(self, arguments: Sequence[Any], rows: np.ndarray) -> tuple[tuple[Any, ...], Any]:
+        """Inputs mixed in pairs: share ``Beta(0.15, 0.15)``, for half of the rows (MindEye2)."""
+        n = len(rows)
+        mates = self.train.mates(rows) if hasattr(self.train, "mates") else np.zeros(n, np.int64)
+        draw = torch.rand(n)
+        partner = np.arange(n)
+        for group in np.unique(mates):
+            own = np.flatnonzero(mates == group)
+            partner[own] = own[np.argsort(draw[own].numpy(), kind="stable")]
+        share = torch.distributions.Beta(0.15, 0.15).sample((n,))
+        share = torch.where(torch.rand(n) < 0.5, share, torch.ones(n))
+        x = arguments[0]
+        shape = (-1, *[1] * (x.ndim - 1))
+        weight = share.to(x).view(shape)
+        partner = torch.from_numpy(partner)
+        mixed = weight * x + (1 - weight) * x[partner.to(x.device)]
+        return (mixed, *arguments[1:]), (partner.to(x.device), share.to(x.device))
+
+    def _record(self, train_loss: float) -> dict[str, float]:
+        """The line of the log of one epoch."""
+        record = {"epoch": self.at.epoch, "train_loss": train_loss}
+        record["validation_loss"], record["validation_top1"] = (
+            evaluate(
+                self.network, self.validation, self.objective, self.settings.batch_size,
+                self._estimate,
+            )
+            if self.validation is not None
+            else (float("nan"), float("nan"))
+        )  # fmt: skip
+        _check_finite(record, self.validation is not None)
+        return record
+
+    def _keep_best(self, record: dict[str, float]) -> None:
+        if self.validation is None:
+            self.at.best_epoch = self.at.epoch
+            return
+        by_retrieval = self.settings.monitor == "retrieval"
+        score = (record["validation_top1"] * by_retrieval, -record["validation_loss"])
+        if self.at.best_score is None or score > self.at.best_score:
+            self.at.best_score, self.at.best_epoch = score, self.at.epoch
+            self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+
+    def _save(self, not_within_s: float = 0.0) -> None:
+        if self.checkpoints is None:
+            return
+        late = time.monotonic() - self._saved >= not_within_s
+        if self.world.size > 1 and not_within_s:
+            # The first process decides for all, as their clocks differ.
+            late = bool(self.world.gather(torch.tensor([late]))[0])
+        if not late:
+            return
+        states = resume.generator_states(self.world.rank)
+        if self.world.size > 1:
+            gathered = {
+                kind: self.world.gather(state[None]) for kind, state in (
+                    (key.split("/")[0], value) for key, value in states.items())
+            }  # fmt: skip
+            states = {
+                f"{kind}/{rank}": state
+                for kind, rows in gathered.items()
+                for rank, state in enumerate(rows)
+            }
+        if self.world.rank == 0:
+            self.checkpoints.save(self.at, self.modules, self.optimizer, self.best, states)
+        self.world.wait()
+        self._saved = time.monotonic()
+
+    def _write_log(self) -> None:
+        if self.folder is None or self.world.rank:
+            return
+        lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in self.at.log)
+        aside = self.folder / "log.jsonl.tmp"
+        aside.write_text(lines, encoding="utf-8")
+        aside.replace(self.folder / "log.jsonl")
 
 
-def _record(epoch, train_loss, network, validation, loss, batch_size) -> dict[str, float]:
-    """The line of the log of one epoch."""
-    record = {"epoch": epoch, "train_loss": train_loss}
-    record["validation_loss"], record["validation_top1"] = (
-        evaluate(network, validation, loss, batch_size)
-        if validation is not None
-        else (float("nan"), float("nan"))
-    )
-    _check_finite(record, validation is not None)
-    return record
+def _refuse_micro_batches(network: nn.Module, settings: Settings) -> None:
+    layers = batch_statistics(network) if settings.micro_batch else []
+    if layers and settings.micro_batch < settings.batch_size:
+        shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+        raise ModelError(
+            "parts of a batch would each be normalised by themselves",
+            expected="a network without batch statistics, or whole batches",
+            found=f"micro_batch = {settings.micro_batch} with {shown}",
+            remedy="set micro_batch = 0; recompute = true of the network saves memory instead",
+        )
+
+
+def _take(arguments: Sequence[Any], part: np.ndarray) -> list[Any]:
+    index = torch.from_numpy(part)
+    return [a[index] if isinstance(a, Tensor) else a for a in arguments]
 
 
 def _check_finite(record: dict[str, float], validated: bool) -> None:
@@ -174,45 +405,3 @@ def _check_finite(record: dict[str, float], validated: bool) -> None:
                 found=str(record[name]),
                 remedy="use a smaller lr, and look at the scale of the signals (scaler, clamp)",
             )
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module, examples: Examples, loss: Callable[..., Tensor], batch_size: int
-) -> tuple[float, float]:
-    """Loss and top-1 retrieval of ``examples``, dropout off.
-
-    The contrastive loss takes batches of ``batch_size`` in the order of the rows. Candidates of
-    the retrieval are the different stimuli of ``examples``, one each; a tie for the first place
-    counts as the chance of winning it.
-    """
-    network.eval()
-    total, estimates, targets, stimuli = 0.0, [], [], []
-    for rows in batches(len(examples), batch_size):
-        arguments, target, which = examples.batch(rows)
-        estimate = network(*arguments)
-        total += float(loss(estimate, target, which)) * len(rows)
-        estimates.append(estimate.flatten(1))
-        targets.append(target.flatten(1))
-        stimuli.append(which)
-    which = torch.cat(stimuli).numpy()
-    ids, first, truth = np.unique(which, return_index=True, return_inverse=True)
-    scores = clip_scores(torch.cat(estimates), torch.cat(targets)[first]).numpy()
-    own = np.take_along_axis(scores, truth[:, None], 1)
-    greater, equal = (scores > own).sum(1), (scores == own).sum(1)
-    return total / len(examples), float(np.where(greater == 0, 1 / equal, 0.0).mean())
-
-
-@torch.no_grad()
-def predict(network: nn.Module, arguments_of: Callable[[np.ndarray], Sequence[Any]], n: int,
-            batch_size: int = 256) -> np.ndarray:  # fmt: skip
-    """Estimates ``(n, n_features[, n_times])`` float32 of rows ``0 .. n - 1``, dropout off."""
-    network.eval()
-    parts = [
-        network(*arguments_of(rows)).cpu().numpy()
-        for rows in np.split(np.arange(n), range(batch_size, n, batch_size))
-        if len(rows)
-    ]
-    if not parts:
-        raise ModelError("nothing to predict", expected="at least one window", found="0")
-    return np.concatenate(parts).astype(np.float32, copy=False)

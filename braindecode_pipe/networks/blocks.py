@@ -13,19 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from braindecode_pipe.errors import ModelError
+from braindecode_pipe.networks.normalization import BatchNorm1d
 
 
 def fourier_features(positions: Tensor, n_features: int, margin: float = 0.2) -> Tensor:
-    """Two-dimensional Fourier features of sensor positions.
+    """Fourier features of sensor positions in the plane or in space.
 
     ``phi_kl(x, y) = 2 pi (k (x + m) + l (y + m)) / (1 + 2 m)``, ``k, l = 0 .. K - 1``; the result
     is ``[cos phi, sin phi]`` with ``n_features = 2 K^2`` (arXiv 2208.12266, section 2.3, eq. 3).
-    The features have period ``1 + 2 m``, so positions in ``[-m, 1 + m]`` are told apart.
+    The features have period ``1 + 2 m``, so positions in ``[-m, 1 + m]`` are told apart. Positions
+    in space have a third term and ``n_features = 2 K^3``; that variant is ours.
 
     Parameters
     ----------
-    positions : (..., 2) in [0, 1]
-    n_features : int, twice a square
+    positions : (..., 2) or (..., 3) in [0, 1]
+    n_features : int, twice a square, or twice a cube
     margin : float, ``m`` above
 
     Returns
@@ -35,19 +37,23 @@ def fourier_features(positions: Tensor, n_features: int, margin: float = 0.2) ->
     Raises
     ------
     ModelError
-        When ``n_features`` is not twice a square number.
+        When ``n_features`` is no such number.
     """
-    n_waves = math.isqrt(n_features // 2)
-    if n_waves < 1 or 2 * n_waves**2 != n_features:
+    n_axes = positions.shape[-1]
+    n_waves = round((n_features / 2) ** (1 / n_axes))
+    if n_waves < 1 or 2 * n_waves**n_axes != n_features:
+        examples = ", ".join(str(2 * k**n_axes) for k in (1, 2, 3, 4))
         raise ModelError(
-            "Fourier features come in cos/sin pairs over a square grid of frequencies",
-            expected="twice a square number: 2, 8, 18, 32, ..., 2048",
+            "Fourier features come in cos/sin pairs over a regular grid of frequencies",
+            expected=f"twice a {'square' if n_axes == 2 else 'cube'} number: {examples}, ...",
             found=str(n_features),
         )
     waves = torch.arange(n_waves, dtype=positions.dtype, device=positions.device)
     step = 2 * math.pi / (1 + 2 * margin)
-    x, y = (positions + margin).mul(step).unbind(-1)
-    phase = (x[..., None, None] * waves[:, None] + y[..., None, None] * waves).flatten(-2)
+    along = (positions + margin).mul(step)[..., None] * waves
+    phase = along[..., 0, :]
+    for axis in range(1, n_axes):
+        phase = (phase[..., None] + along[..., axis, None, :]).flatten(-2)
     return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
 
@@ -67,9 +73,10 @@ class SpatialAttention(nn.Module):
     n_virtual : int
         Virtual channels.
     n_fourier : int
-        Fourier features per position, twice a square number.
+        Fourier features per position: twice a square number for positions in the plane, twice a
+        cube for positions in space.
     dropout : float
-        Radius of the disc in units of the layout; 0 turns it off.
+        Radius of the disc (ball) in units of the layout; 0 turns it off.
     margin : float
         Margin of the Fourier features.
     """
@@ -86,7 +93,7 @@ class SpatialAttention(nn.Module):
 
         Parameters
         ----------
-        positions : (batch, n_sensors, 2) or (n_sensors, 2)
+        positions : (batch, n_sensors, n_axes) or (n_sensors, n_axes), in the plane or in space
         mask : (batch, n_sensors) bool, True where a sensor is present
         """
         positions = positions.expand(mask.shape[0], -1, -1) if positions.ndim == 2 else positions
@@ -97,7 +104,7 @@ class SpatialAttention(nn.Module):
         features = fourier_features(layouts, self.n_fourier, self.margin)
         scores = torch.einsum("of,lcf->loc", self.heads, features)[which]
         if self.training and self.dropout > 0:
-            centre = torch.rand(2, dtype=positions.dtype, device=positions.device)
+            centre = torch.rand(positions.shape[-1], dtype=positions.dtype, device=positions.device)
             outside = (positions - centre).norm(dim=-1) > self.dropout
             left = mask & outside
             mask = torch.where(left.any(-1, keepdim=True), left, mask)
@@ -129,6 +136,14 @@ class SubjectLayer(nn.Module):
         return torch.einsum("bct,bcd->bdt", x, self.matrices[subject])
 
 
+def activation(kind: Literal["gelu", "relu"]) -> nn.Module:
+    """The non-linearity of a network by name."""
+    known = {"gelu": nn.GELU, "relu": nn.ReLU}
+    if kind not in known:
+        raise ModelError("unknown non-linearity", expected=" | ".join(known), found=repr(kind))
+    return known[kind]()
+
+
 class ResidualBlock(nn.Module):
     """Dilated convolution, batch norm, GELU, residual sum, and optionally a gated convolution.
 
@@ -144,17 +159,20 @@ class ResidualBlock(nn.Module):
         dilation: int = 1,
         glu: bool = False,
         dropout: float = 0.0,
+        skip: bool = True,
+        nonlinearity: Literal["gelu", "relu"] = "gelu",
     ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(n_in, n_out, kernel, dilation=dilation, padding="same")
-        self.norm = nn.BatchNorm1d(n_out)
+        self.norm = BatchNorm1d(n_out)
+        self.activation = activation(nonlinearity)
         self.dropout = nn.Dropout(dropout)
-        self.residual = n_in == n_out
+        self.residual = skip and n_in == n_out
         self.gate = nn.Conv1d(n_out, 2 * n_out, kernel, padding="same") if glu else None
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, n_in, n_times)`` to ``(batch, n_out, n_times)``."""
-        y = self.dropout(nn.functional.gelu(self.norm(self.conv(x))))
+        y = self.dropout(self.activation(self.norm(self.conv(x))))
         y = y + x if self.residual else y
         return y if self.gate is None else nn.functional.glu(self.gate(y), dim=1)
 
@@ -164,31 +182,47 @@ class TimePool(nn.Module):
 
     Parameters
     ----------
-    kind : {"none", "mean", "affine", "steps"}
+    kind : {"none", "mean", "affine", "attention", "steps"}
         ``none`` keeps time, ``mean`` averages it away, ``affine`` is a learned weighted sum over
-        time plus a bias, shared by the features (Benchetrit et al. 2024, arXiv 2310.19812,
-        section 2.3), ``steps`` averages time down to ``n_steps`` equal parts.
+        time plus a bias, shared by the features, ``attention`` a sum weighted by
+        ``softmax_t(v . tanh(W x_t + b))`` (additive attention, Bahdanau et al. 2015, arXiv
+        1409.0473); these three are the temporal aggregations of Benchetrit et al. 2024 (arXiv
+        2310.19812, section 2.3). ``steps`` averages time down to ``n_steps`` equal parts.
     n_times : int, needed by ``affine``
     n_steps : int, needed by ``steps``
+    n_features : int, needed by ``attention``
+    n_hidden : int, width of ``attention``
     """
 
     def __init__(
         self,
-        kind: Literal["none", "mean", "affine", "steps"] = "none",
+        kind: Literal["none", "mean", "affine", "attention", "steps"] = "none",
         n_times: int = 0,
         n_steps: int = 0,
+        n_features: int = 0,
+        n_hidden: int = 256,
     ) -> None:
         super().__init__()
-        if kind not in ("none", "mean", "affine", "steps"):
+        needs = {"none": 1, "mean": 1, "affine": n_times, "attention": n_features, "steps": n_steps}
+        if kind not in needs:
             raise ModelError(
-                "unknown way to pool time", expected="none | mean | affine | steps", found=kind
+                "unknown way to pool time", expected=" | ".join(needs), found=str(kind)
             )
-        if (kind == "affine" and n_times < 1) or (kind == "steps" and n_steps < 1):
+        if needs[kind] < 1:
             raise ModelError(
-                f"pooling {kind!r} needs a length", expected="n_times or n_steps >= 1", found="0"
+                f"pooling {kind!r} needs a length",
+                expected="n_times, n_features or n_steps >= 1",
+                found="0",
             )
         self.kind, self.n_steps = kind, n_steps
         self.affine = nn.Linear(n_times, 1) if kind == "affine" else None
+        self.score = (
+            nn.Sequential(
+                nn.Linear(n_features, n_hidden), nn.Tanh(), nn.Linear(n_hidden, 1, bias=False)
+            )
+            if kind == "attention"
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, n_features, n_times)`` to ``(batch, n_features[, n_times or n_steps])``."""
@@ -198,4 +232,7 @@ class TimePool(nn.Module):
             return x.mean(-1)
         if self.kind == "steps":
             return nn.functional.adaptive_avg_pool1d(x, self.n_steps)
+        if self.score is not None:
+            weight = self.score(x.transpose(1, 2)).softmax(dim=1)
+            return (x @ weight).squeeze(-1)
         return self.affine(x).squeeze(-1)

@@ -12,6 +12,7 @@ import torch
 
 from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.fitting import loop
+from braindecode_pipe.fitting.examples import predict as predict_rows
 from braindecode_pipe.networks.convolution import ConvEncoder
 from braindecode_pipe.networks.voxels import VoxelMLP
 
@@ -115,7 +116,7 @@ class TargetedInputs:
         return len(self.rows)
 
     def batch(self, rows: np.ndarray) -> tuple[tuple[Any, ...], torch.Tensor, torch.Tensor]:
-        """See :class:`~braindecode_pipe.fitting.loop.Examples`."""
+        """See :class:`~braindecode_pipe.fitting.examples.Examples`."""
         own = self.rows[rows]
         return self.inputs(own), self.targets[own], self.stimuli[own]
 
@@ -187,4 +188,4 @@ def train(
 
 def predict(network: torch.nn.Module, inputs: Inputs) -> np.ndarray:
     """Estimates ``(n, n_steps * n_features)`` of all rows."""
-    return join_steps(loop.predict(network, inputs, len(inputs.X)))
+    return join_steps(predict_rows(network, inputs, len(inputs.X)))

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from braindecode_pipe.errors import ModelError
-from braindecode_pipe.fitting.loop import batches, evaluate, fit, predict
+from braindecode_pipe.fitting.examples import batches, evaluate, predict
+from braindecode_pipe.fitting.loop import fit
 from braindecode_pipe.fitting.losses import clip_loss, mse_loss
 
 

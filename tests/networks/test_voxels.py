@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from braindecode_pipe.networks.voxels import VoxelMLP
+from braindecode_pipe.errors import ModelError
+from braindecode_pipe.networks.voxels import SubjectMixer, VoxelMLP
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -32,3 +33,28 @@ def test_learns_what_no_linear_map_can():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05
+
+
+def test_people_share_all_but_their_first_layer():
+    network = SubjectMixer(6, n_voxels=[30, 20], hidden=16, depth=2, n_tokens=3, projector=8)
+    more = SubjectMixer(6, n_voxels=[30, 20, 50], hidden=16, depth=2, n_tokens=3, projector=8)
+    size = [sum(p.numel() for p in n.parameters()) for n in (network, more)]
+    assert size[1] - size[0] == 50 * 16 + 16
+    assert network(torch.randn(4, 30), torch.tensor([0, 1, 1, 0])).shape == (4, 3, 6)
+
+
+def test_padding_and_batch_mates_change_nothing():
+    torch.manual_seed(0)
+    network = SubjectMixer(6, n_voxels=[30, 20], hidden=16, depth=1).eval()
+    x, subject = torch.randn(4, 30), torch.tensor([0, 1, 1, 0])
+    with torch.no_grad():
+        together = network(x, subject)
+        x[1, 20:] = 1e6
+        assert torch.equal(network(x, subject), together)
+        assert torch.allclose(network(x[2:3, :20], subject[2:3]), together[2:3], atol=1e-6)
+
+
+def test_pattern_with_too_few_voxels_is_refused():
+    network = SubjectMixer(6, n_voxels=[30, 20], hidden=16)
+    with pytest.raises(ModelError, match="shorter than the person has voxels"):
+        network(torch.randn(2, 20), torch.tensor([1, 0]))

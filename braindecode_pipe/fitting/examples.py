@@ -1,0 +1,95 @@
+"""What a network is fitted to, in batches, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from braindecode_pipe.errors import ModelError
+from braindecode_pipe.fitting.losses import clip_scores
+
+
+class Examples(Protocol):
+    """What the loop is fed with.
+
+    An object may also have ``mates(rows) -> (n,) int``: inputs are mixed only within equal numbers
+    (one person, one layout of sensors).
+    """
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> tuple[tuple[Any, ...], Tensor, Tensor]:
+        """Arguments of the network, targets ``(n, ...)``, stimuli ``(n,)`` int64 of some rows.
+
+        The tensors among the arguments have a row for each of ``rows``; the first is the signal.
+        """
+        ...
+
+
+def batches(n: int, size: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+    """Rows ``0 .. n - 1`` in batches of ``size``, shuffled by ``rng``.
+
+    A last batch of one row goes to the batch before it: batch norm and a contrastive loss need
+    two.
+    """
+    order = np.arange(n) if rng is None else rng.permutation(n)
+    cuts = list(range(size, n, size))
+    if cuts and n - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(order, cuts)
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    examples: Examples,
+    loss: Callable[..., Tensor],
+    batch_size: int,
+    estimate: Callable[[Sequence[Any]], Tensor] | None = None,
+) -> tuple[float, float]:
+    """Loss and top-1 retrieval of ``examples``, dropout off.
+
+    The contrastive loss takes batches of ``batch_size`` in the order of the rows. Candidates of
+    the retrieval are the different stimuli of ``examples``, one each; a tie for the first place
+    counts as the chance of winning it. Of two heads the first is the one that retrieves.
+    ``estimate`` is how the network is asked, where not by a plain call.
+    """
+    network.eval()
+    total, estimates, targets, stimuli = 0.0, [], [], []
+    for rows in batches(len(examples), batch_size):
+        arguments, target, which = examples.batch(rows)
+        answer = network(*arguments) if estimate is None else estimate(arguments)
+        total += float(loss(answer, target, which)) * len(rows)
+        estimates.append(retrieving(answer, target.ndim).flatten(1).cpu())
+        targets.append(target.flatten(1).cpu())
+        stimuli.append(which.cpu())
+    which = torch.cat(stimuli).numpy()
+    ids, first, truth = np.unique(which, return_index=True, return_inverse=True)
+    scores = clip_scores(torch.cat(estimates), torch.cat(targets)[first]).numpy()
+    own = np.take_along_axis(scores, truth[:, None], 1)
+    greater, equal = (scores > own).sum(1), (scores == own).sum(1)
+    return total / len(examples), float(np.where(greater == 0, 1 / equal, 0.0).mean())
+
+
+def retrieving(estimates: Tensor, n_axes: int) -> Tensor:
+    """The estimates that retrieve: those of the first head where there are two."""
+    return estimates[:, 0] if estimates.ndim == n_axes + 1 else estimates
+
+
+@torch.no_grad()
+def predict(network: nn.Module, arguments_of: Callable[[np.ndarray], Sequence[Any]], n: int,
+            batch_size: int = 256) -> np.ndarray:  # fmt: skip
+    """Estimates ``(n, n_features[, n_times])`` float32 of rows ``0 .. n - 1``, dropout off."""
+    network.eval()
+    parts = [
+        network(*arguments_of(rows)).cpu().numpy()
+        for rows in np.split(np.arange(n), range(batch_size, n, batch_size))
+        if len(rows)
+    ]
+    if not parts:
+        raise ModelError("nothing to predict", expected="at least one window", found="0")
+    return np.concatenate(parts).astype(np.float32, copy=False)
