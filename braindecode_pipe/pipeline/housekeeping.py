@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from braindecode_pipe.errors import InputError, MissingFileError
+from braindecode_pipe.pipeline.findings import Finding, plan_findings
 from braindecode_pipe.plan import build
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.store import StoreLock, delete_store
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that ``check`` noticed; ``severity`` is "error", "warning" or "note"."""
-
-    severity: str
-    text: str
 
 
 def check(recipe: Recipe, data: str | Path) -> list[Finding]:
@@ -32,19 +24,7 @@ def check(recipe: Recipe, data: str | Path) -> list[Finding]:
     except InputError as error:
         return [Finding("error", str(error))]
     plan, attrs = result.plan, result.attrs
-    findings = [Finding("error", text) for text in attrs["problems"].values()]
-    findings += [
-        Finding("warning", f"{name}: {n} events lie outside the recording and are dropped")
-        for name, n in attrs["dropped_events"].items()
-    ]
-    findings += [
-        Finding("warning", f"{a} and {b} share {share:.0%} of their samples")
-        for a, b, share in attrs["duplicates"]
-    ]
-    findings += [
-        Finding("note", f"{name} is excluded: {reason}")
-        for name, reason in attrs["excluded"].items()
-    ]
+    findings = plan_findings(attrs)
     purged = int((plan.role == ROLES["purged"]).sum())
     if purged:
         findings.append(

@@ -97,7 +97,7 @@ def build(
     copies = find_duplicates(recordings, data)
     if copies and section.duplicates == "error":
         raise _duplicate_error(copies, data)
-    events, dropped, problems = read_all_events(section, recordings, data)
+    events, noted, problems = read_all_events(section, recordings, data)
     named = recordings["recording"].map(problems)
     recordings["problem"] = recordings["problem"].where(named.isna(), named)
     for root in {data, data.resolve()}:  # a plan does not depend on where the data lie
@@ -117,7 +117,9 @@ def build(
     _refuse_shared(plan, split, kinds)
     description = dataset_description(data)
     attrs = {
-        "dropped_events": dropped,
+        "dropped_events": noted["dropped"],
+        "unsorted_events": noted["unsorted"],
+        "event_matching": noted["matching"],
         "duplicates": [list(pair) for pair in copies],
         "excluded": {e.recording: e.reason for e in section.exclude},
         "problems": {row.recording: row.problem for row in recordings.itertuples() if row.problem},

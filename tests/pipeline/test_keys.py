@@ -37,6 +37,7 @@ VALUES = {
     "plan.runs": ["1", "2"], "plan.files": ["sub-*/eeg/*.vhdr"], "plan.sessions": None,
     "plan.derivatives": None, "plan.columns": {"response": "button"},
     "plan.exclude": [{"recording": "sub-01_task-words_run-1_eeg", "reason": "x"}],
+    "plan.event_codes": {"1": "cat"}, "plan.stim_channel": "STI 014",
     "plan.stimuli": {"trial_type": {"column": "trial_type", "drop": ["cat"]}},
     "split.target": None, "preprocess.bold.t_r": 2.0, "train.embeddings": None,
     "train.zero_shot": None, "train.decoders": ["ridge"],
