@@ -19,6 +19,7 @@ def plan_findings(attrs: Mapping[str, Any]) -> list[Finding]:
     """Findings in the attributes of a plan: problems, events, copies, exclusions."""
     findings = [Finding("error", text) for text in attrs.get("problems", {}).values()]
     findings += event_findings(attrs)
+    findings += reach_findings(attrs)
     findings += [
         Finding("warning", f"{a} and {b} share {share:.0%} of their samples")
         for a, b, share in attrs.get("duplicates", [])
@@ -28,6 +29,26 @@ def plan_findings(attrs: Mapping[str, Any]) -> list[Finding]:
         for name, reason in attrs.get("excluded", {}).items()
     ]
     return findings
+
+
+def reach_findings(attrs: Mapping[str, Any]) -> list[Finding]:
+    """Fitted windows that hold something of the test, carried there by filters."""
+    within, reach = attrs.get("within_reach", {}), attrs.get("filter_reach_s", {})
+    if not within:
+        return []
+    whole = any(seconds == "recording" for seconds in reach.values())
+    longest = max((s for s in reach.values() if s != "recording"), default=0.0)
+    far = "one fit over the recording joins" if whole else f"filters reach {longest:.2f} s and join"
+    remedy = "" if whole else f"; [split] purge_s = {longest:.2f} leaves them out"
+    return [
+        Finding(
+            "warning",
+            f"{far} training windows with test windows of the same recording: "
+            + ", ".join(f"{n} in fold {fold}" for fold, n in list(within.items())[:5])
+            + (f" and {len(within) - 5} more folds" if len(within) > 5 else "")
+            + remedy,
+        )
+    ]
 
 
 def event_findings(attrs: Mapping[str, Any]) -> list[Finding]:

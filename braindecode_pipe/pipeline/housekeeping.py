@@ -8,6 +8,7 @@ from pathlib import Path
 from braindecode_pipe.errors import InputError, MissingFileError
 from braindecode_pipe.pipeline.findings import Finding, plan_findings
 from braindecode_pipe.plan import build
+from braindecode_pipe.preprocess.reach import reach
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.store import StoreLock, delete_store
@@ -18,9 +19,11 @@ def check(recipe: Recipe, data: str | Path) -> list[Finding]:
 
     Errors that would stop the plan are findings too, so that ``check`` never raises for bad input.
     """
-    windows = recipe.train.windows
     try:
-        result = build(recipe.plan, recipe.split, Path(data), extent=(windows.tmin, windows.tmax))
+        result = build(
+            recipe.plan, recipe.split, Path(data), extent=recipe.train.windows.extent,
+            reach=lambda recording: reach(recipe.preprocess, recording).total,
+        )  # fmt: skip
     except InputError as error:
         return [Finding("error", str(error))]
     plan, attrs = result.plan, result.attrs

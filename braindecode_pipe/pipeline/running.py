@@ -290,7 +290,7 @@ def _plan(current: Run) -> StudyPlan | None:
 
         return build(
             current.recipe.plan, current.recipe.split, current.data,
-            extent=current.stages.extent, hasher=current.hashes,
+            extent=current.stages.extent, hasher=current.hashes, reach=current.stages.reach,
         ).plan  # fmt: skip
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -86,8 +86,10 @@ class SplitSection(Section):
     validation: float = Field(
         0.0, ge=0, lt=1, description="share of training groups held out for early stopping"
     )
-    purge_s: Seconds = Field(
-        0.0, ge=0, description="training events closer than this to a test window are left out"
+    purge_s: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="training windows closer than this [s] to a test window are left out; auto: "
+        'as far as filters reach where by = "time", else 0',
     )
     overlap: Literal["error", "purge"] = Field(
         "error", description="training windows that overlap a test window in time"

@@ -243,6 +243,20 @@ class WindowSection(Section):
     delay_max: Seconds = Field(12.0, gt=0, description="largest delay that estimate looks at")
     reduce: Literal["none", "mean"] = Field("none", description="mean over the window's time")
     sfreq: float | None = Field(None, gt=0, description="average down to this rate for ridge")
+    whiten: Literal["none", "mvnn"] = Field(
+        "none",
+        description="mvnn: sensors made white by the noise covariance of each fold's training "
+        "windows (multivariate noise normalisation)",
+    )
+
+    @property
+    def extent(self) -> tuple[Seconds, Seconds | None]:
+        """Times [s] around an event that are read, the baseline among them."""
+        begin, end = self.baseline or (None, None)
+        first = min(self.tmin, self.tmin if begin is None else begin)
+        if self.tmax is None or end is None:
+            return first, self.tmax
+        return first, max(self.tmax, end)
 
 
 class NetworkSection(BaseModel):
