@@ -12,6 +12,7 @@ from braindecode_pipe.splits.extents import (
     extents_hash,
     fit_extents,
     overlaps,
+    tested_within,
     window_times,
     within_reach,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "make_folds",
     "overlaps",
     "shared_between_roles",
+    "tested_within",
     "window_times",
     "within_reach",
 ]

@@ -93,6 +93,35 @@ def fit_extents(
     return tuple(free)
 
 
+def tested_within(
+    plan: StudyPlan,
+    recording: str,
+    extents: Iterable[tuple[float, float]],
+    extent: tuple[float, float | None],
+    fold: int | None = None,
+) -> list[str]:
+    """Events tested (in one fold, or in any) whose window shares time with ``extents``.
+
+    Parameters
+    ----------
+    plan : StudyPlan
+    recording : its name
+    extents : (start, stop) [s] pairs that a fit saw
+    extent : (tmin, tmax) [s] of the windows around events, tmax None for the event's duration
+    fold : its number; None: all folds that also fit on the recording
+    """
+    here = (plan.events["recording"] == recording).to_numpy()
+    role = plan.role if fold is None else plan.role[fold : fold + 1]
+    fits = np.isin(role[:, here], [ROLES["train"], ROLES["validation"]]).any(axis=1)
+    rows = np.flatnonzero(here & (role[fits] == ROLES["test"]).any(axis=0))
+    pairs = np.array([[a, b] for a, b in extents], float).reshape(-1, 2)
+    if not len(rows) or not len(pairs):
+        return []
+    start, stop = window_times(plan.events.iloc[rows], extent)
+    met = overlaps(start + 1e-9, stop - 1e-9, pairs[:, 0], pairs[:, 1])
+    return list(map(str, plan.events["event"].iloc[rows[met]]))
+
+
 def overlaps(
     start: np.ndarray, stop: np.ndarray, test_start: np.ndarray, test_stop: np.ndarray
 ) -> np.ndarray:

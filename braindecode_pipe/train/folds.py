@@ -15,7 +15,7 @@ from braindecode_pipe.fitting.delay import DelayEstimate, estimate_delay
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan, check_disjoint
+from braindecode_pipe.splits import StudyPlan, check_disjoint, tested_within
 from braindecode_pipe.store import Signal, open_signal, open_store
 
 IN_MEMORY_BYTES = 1 << 30
@@ -181,6 +181,7 @@ def read_fold(
     )
     events = plan.events.iloc[rows].reset_index(drop=True)
     opened = open_signals(signals, events["recording"])
+    check_fits(plan, fold, opened, window)
     estimate = None
     delay = window.delay
     if delay == "estimate":
@@ -210,6 +211,21 @@ def read_fold(
         estimate=estimate,
         data_origin={str(s.attrs["data_origin"]) for s in opened.values()},
     )
+
+
+def check_fits(
+    plan: StudyPlan, fold: int, opened: Mapping[str, Signal], window: WindowSection
+) -> None:
+    """Refuse recordings on whose tested windows preprocessing was fitted, by what they say.
+
+    Raises
+    ------
+    LeakageError
+        Naming the events.
+    """
+    for name, signal in opened.items():
+        met = tested_within(plan, name, signal.attrs.get("fit_extents", ()), window.extent, fold)
+        check_disjoint(met, met, f"preprocessing of {name}")
 
 
 def _estimate(
