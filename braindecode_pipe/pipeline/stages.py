@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from braindecode_pipe import plan as plan_room
 from braindecode_pipe.errors import RecipeError
+from braindecode_pipe.fitting.inputs import InputScaling
 from braindecode_pipe.pipeline.cache import FileHashes, code_hash, flatten, package_version
 from braindecode_pipe.pipeline.units import STAGES, Unit
 from braindecode_pipe.preprocess.reach import SETTINGS, reach
@@ -193,6 +195,15 @@ class Stages:
             {f"signal {name}": signals[name].key for name in names},
         )
 
+    def _scaling(self, plan: StudyPlan, recordings: Iterable[str]) -> InputScaling | None:
+        """The scaler that folds fit, where recordings are kept in SI units for it."""
+        section = self.recipe.preprocess.emeg
+        if section.scaler == "none" or section.scaler_scope != "train_only":
+            return None
+        own = plan.recordings[plan.recordings["recording"].isin(list(recordings))]
+        fast = own["datatype"].isin(["eeg", "meg", "ieeg", "epochs"]).any()
+        return InputScaling(section.scaler, section.clamp) if fast else None
+
     def _train_unit(
         self,
         plan: StudyPlan,
@@ -219,6 +230,9 @@ class Stages:
             "embedding": embedding.key,
             **keys,
         }
+        scaling = self._scaling(plan, paths)
+        if scaling is not None:
+            parts |= flatten(asdict(scaling), "preprocess.emeg.scaler of each fold")
         label = str(plan.folds["fold"].iloc[fold])
         arguments = {
             "section": self.recipe.train,
@@ -230,6 +244,7 @@ class Stages:
             "embedding": embedding.path,
             "target": target,
             "normalize": normalize,
+            "scaling": scaling,
             "threads": self.threads,
         }
         return self._unit(
@@ -258,8 +273,11 @@ class Stages:
             "section": section,
             "plan": plan,
             "signals": paths,
+            "scaling": self._scaling(plan, paths),
             "threads": self.threads,
         }
+        if arguments["scaling"] is not None:
+            parts |= flatten(asdict(arguments["scaling"]), "preprocess.emeg.scaler of each fold")
         return self._unit(
             "train", "zero_shot", parts, "braindecode_pipe.train:run_zero_shot", arguments
         )
