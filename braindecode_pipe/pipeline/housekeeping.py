@@ -7,6 +7,7 @@ from pathlib import Path
 
 from braindecode_pipe.errors import InputError, MissingFileError
 from braindecode_pipe.pipeline.findings import Finding, plan_findings
+from braindecode_pipe.pipeline.lag_check import lag_findings
 from braindecode_pipe.plan import build
 from braindecode_pipe.preprocess.reach import reach
 from braindecode_pipe.recipe import Recipe
@@ -15,7 +16,9 @@ from braindecode_pipe.store import StoreLock, delete_store
 
 
 def check(recipe: Recipe, data: str | Path) -> list[Finding]:
-    """Read headers, events, stimuli and the split of a study; write nothing.
+    """Read headers, events, stimuli and the split of a study, and when a few recordings respond.
+
+    Nothing is left behind: what is preprocessed for it lies in a temporary folder.
 
     Errors that would stop the plan are findings too, so that ``check`` never raises for bad input.
     """
@@ -33,6 +36,7 @@ def check(recipe: Recipe, data: str | Path) -> list[Finding]:
         findings.append(
             Finding("note", f"{purged} training windows near test windows are left out")
         )
+    findings += lag_findings(recipe, Path(data), plan)
     findings.append(
         Finding(
             "note",
