@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,13 +40,16 @@ def reach_findings(attrs: Mapping[str, Any]) -> list[Finding]:
     whole = any(seconds == "recording" for seconds in reach.values())
     longest = max((s for s in reach.values() if s != "recording"), default=0.0)
     far = "one fit over the recording joins" if whole else f"filters reach {longest:.2f} s and join"
-    remedy = "" if whole else f"; [split] purge_s = {longest:.2f} leaves them out"
+    told = [f"{n} of {total} in fold {fold}" for fold, (n, total) in within.items()]
+    remedy = '; [split] by = "run" keeps recordings whole'
+    if not whole and all(n < total / 2 for n, total in within.values()):
+        remedy += f", purge_s = {math.ceil(longest * 100) / 100:g} leaves these windows out"
     return [
         Finding(
             "warning",
             f"{far} training windows with test windows of the same recording: "
-            + ", ".join(f"{n} in fold {fold}" for fold, n in list(within.items())[:5])
-            + (f" and {len(within) - 5} more folds" if len(within) > 5 else "")
+            + ", ".join(told[:5])
+            + (f" and {len(told) - 5} more folds" if len(told) > 5 else "")
             + remedy,
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
@@ -115,7 +116,7 @@ def sound_envelope(path: Path) -> tuple[np.ndarray, float] | None:
 
     try:
         rate, wave = wavfile.read(path, mmap=True)
-    except (ValueError, OSError, EOFError):
+    except (ValueError, OSError, EOFError, struct.error):
         return None
     n = max(1, round(rate / _ENVELOPE_SFREQ))
     pieces = len(wave) // n
@@ -125,5 +126,5 @@ def sound_envelope(path: Path) -> tuple[np.ndarray, float] | None:
     for start in range(0, pieces, 10_000):
         part = np.asarray(wave[start * n : min(start + 10_000, pieces) * n], np.float64)
         part = part.reshape(-1, n * (1 if part.ndim == 1 else part.shape[1]))
-        out[start : start + len(part)] = np.sqrt((part - part.mean()) ** 2 @ np.ones(part.shape[1]))
-    return out / np.sqrt(n), rate / n
+        out[start : start + len(part)] = np.sqrt(((part - part.mean()) ** 2).mean(1))
+    return out, rate / n

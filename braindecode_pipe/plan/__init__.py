@@ -22,7 +22,7 @@ from braindecode_pipe.plan.recordings import (
 )
 from braindecode_pipe.plan.stimuli import match_stimuli
 from braindecode_pipe.recipe import PlanSection, SplitSection
-from braindecode_pipe.schema import table_to_dataset
+from braindecode_pipe.schema import ROLES, table_to_dataset
 from braindecode_pipe.splits import (
     StudyPlan,
     content_hash,
@@ -35,6 +35,7 @@ from braindecode_pipe.store import write_store
 
 __all__ = ["build", "find_recordings", "fingerprint", "run"]
 
+_FITTED = (ROLES["train"], ROLES["validation"])
 Hasher = Callable[[Path], str]
 Reach = Callable[[Mapping[str, Any]], float]
 
@@ -158,7 +159,7 @@ def _reaches(
     return {
         "filter_reach_s": {n: s if math.isfinite(s) else "recording" for n, s in own.items()},
         "within_reach": {
-            name: int(len(rows))
+            name: [len(rows), int(np.isin(plan.role[fold], _FITTED).sum())]
             for fold, name in enumerate(folds)
             if len(rows := within_reach(plan, fold, extent, own))
         },

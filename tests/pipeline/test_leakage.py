@@ -90,4 +90,4 @@ def test_f35_the_reach_is_part_of_the_plan_and_of_its_key(recording, tmp_path):
     by = split.model_copy(update={"by": "stimulus", "n_folds": 5})
     attrs = build(stages[0.5].recipe.plan, by, bids, extent=(0.0, 0.5),
                   reach=stages[0.5].reach).attrs  # fmt: skip
-    assert list(attrs["within_reach"].values()) == [92]
+    assert list(attrs["within_reach"].values()) == [[92, 92]]
