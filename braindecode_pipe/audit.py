@@ -17,7 +17,7 @@ import numpy as np
 from braindecode_pipe.errors import MissingFileError
 from braindecode_pipe.evaluate.queries import fold_number
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan
+from braindecode_pipe.splits import StudyPlan, divided_recordings, tested_within, within_reach
 from braindecode_pipe.store import is_committed, open_store, store_attrs
 
 _SHOWN = 8
@@ -48,8 +48,9 @@ def audit(out: str | Path) -> list[Finding]:
 
     Checks: events tested and trained on (also under two ids); stimuli, or near-duplicates of them,
     on both sides of a split by stimulus or category; windows of different roles that overlap in
-    time within a recording; copies of recordings in different roles; predictions of events that
-    their fold does not test; predictions whose fit scope is not the one of the plan.
+    time within a recording, or that filters join; copies of recordings in different roles;
+    preprocessing fitted on samples of tested windows; predictions of events that their fold does
+    not test; predictions whose fit scope is not the one of the plan.
 
     Parameters
     ----------
@@ -72,6 +73,12 @@ def audit(out: str | Path) -> list[Finding]:
         )
     loaded = [StudyPlan.load(path).without(failed) for path in plans]
     findings = [f for path, plan in zip(plans, loaded) for f in audit_plan(plan, store_attrs(path))]
+    for path in _stores(out, "preprocess"):
+        reports = [
+            list(audit_recording(path, plan, store_attrs(at).get("extent", (0.0, None))))
+            for at, plan in zip(plans, loaded)
+        ]
+        findings += min(reports, key=len)
     predictions = [path for path in _stores(out, "train") if _is_prediction(path)]
     for path in predictions:
         reports = [list(audit_prediction(path, plan)) for plan in loaded]
@@ -97,7 +104,25 @@ def audit_plan(plan: StudyPlan, attrs: dict[str, Any]) -> list[Finding]:
         findings += _shared_stimuli(plan, fitted, test, name, attrs.get("split", {}))
         findings += _overlaps(plan, fitted, test, name, attrs.get("extent", (0.0, None)))
         findings += _copies(plan, fitted, test, name, attrs.get("duplicates", []))
+        findings += _joined(plan, fold, name, attrs)
     return findings
+
+
+def audit_recording(
+    path: Path, plan: StudyPlan, extent: tuple[float, float | None]
+) -> Iterator[Finding]:
+    """Findings about one preprocessed recording: what its scaler, drift terms, ICA ... saw."""
+    attrs = store_attrs(path)
+    name = str(attrs.get("recording", path.parent.name))
+    if name not in divided_recordings(plan):
+        return
+    extents = attrs.get("fit_extents")
+    if extents is None:
+        what = "the recording is divided by the split and does not say what was fitted on it"
+        yield _finding("warning", "fit extents", "", what, [name])
+    elif met := tested_within(plan, name, extents, tuple(extent)):
+        what = f"preprocessing of {name} was fitted on samples of tested windows"
+        yield _finding("error", "fit extents", "", what, met)
 
 
 def audit_prediction(path: Path, plan: StudyPlan) -> Iterator[Finding]:
@@ -210,6 +235,19 @@ def _overlaps(
         events = list(plan.events["event"].iloc[sorted(found)])
         what = "windows of tested events overlap trained ones in time"
         yield _finding("error", "time", fold, what, events)
+
+
+def _joined(plan: StudyPlan, fold: int, name: str, attrs: dict[str, Any]) -> Iterator[Finding]:
+    """Fitted windows into which filters carry samples of tested ones."""
+    reach = {n: float("inf") if s == "recording" else float(s)
+             for n, s in attrs.get("filter_reach_s", {}).items()}  # fmt: skip
+    rows = within_reach(plan, fold, tuple(attrs.get("extent", (0.0, None))), reach)
+    if len(rows):
+        far = max(reach.values())
+        far = f"filters reach {far:.2f} s" if np.isfinite(far) else "one fit over the recording"
+        yield _finding("warning", "filters", name,
+                       f"windows that are trained on hold something of tested ones ({far})",
+                       list(plan.events["event"].iloc[rows]))  # fmt: skip
 
 
 def _copies(

@@ -12,7 +12,13 @@ import xarray as xr
 
 from braindecode_pipe.audit import audit, audit_plan
 from braindecode_pipe.errors import MissingFileError
-from braindecode_pipe.schema import ROLES, prediction_dataset, table_to_dataset
+from braindecode_pipe.schema import (
+    ROLES,
+    prediction_dataset,
+    sensor_coords,
+    signal_dataset,
+    table_to_dataset,
+)
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import write_store
 
@@ -204,4 +210,48 @@ def test_failed_recordings_and_older_stores(tmp_path):
         {"stage": "train", "unit": "x", "status": "done", "store": "train/e_ridge_r1/k.zarr"},
     ]
     (tmp_path / "run.json").write_text(json.dumps({"units": units}))
+    assert audit(tmp_path) == []
+
+
+# --- what preprocessing carries over --------------------------------------------------------------
+
+
+def test_f35_filters_that_join_training_and_test():
+    plan = clean_plan("stimulus")  # events every 2 s, of 1 s
+    attrs = {**BY_STIMULUS, "filter_reach_s": {"r1": 0.9}}
+    assert audit_plan(plan, attrs) == []
+    found = only(audit_plan(plan, {**attrs, "filter_reach_s": {"r1": 1.1}}), "filters")
+    assert found.severity == "warning" and found.names == ("r1:1",)
+    assert "filters reach 1.10 s" in found.text
+    found = only(audit_plan(plan, {**attrs, "filter_reach_s": {"r1": "recording"}}), "filters")
+    assert found.names == ("r1:1", "r1:2", "r1:3")
+
+
+def write_recording(out, name, **attrs):
+    sensors = sensor_coords(["a", "b"], "eeg", "V")
+    attrs = {"data_origin": "recorded", "sfreq": 10.0, "recording": name, **attrs}
+    dataset = signal_dataset(np.zeros((2, 90), np.float32), sensors, np.arange(90) / 10, attrs)
+    write_store(out / "preprocess" / name / "k.zarr", {"": dataset})
+
+
+def test_f36_preprocessing_that_saw_tested_windows(tmp_path):
+    plan = clean_plan("stimulus")
+    test_0 = plan.role[0] == ROLES["test"]
+    plan = replace(plan, role=plan.role[:1], folds=plan.folds.iloc[:1])
+    assert test_0.sum() == 3
+    write_run(tmp_path, plan, BY_STIMULUS)
+    write_recording(tmp_path, "r1", fit_extents=[[1.0, 9.0]])  # touches r1:0, 0 to 1 s
+    assert audit(tmp_path) == []
+    write_recording(tmp_path, "r2", fit_extents=[[0.9, 9.0]])
+    found = only(audit(tmp_path), "fit extents")
+    assert found.severity == "error" and found.names == ("r2:0",)
+    write_recording(tmp_path, "r3")
+    findings = audit(tmp_path)
+    assert [f.severity for f in findings] == ["error", "warning"]
+    assert findings[1].names == ("r3",)
+
+
+def test_f36_whole_recordings_may_be_seen_whole(tmp_path):
+    write_run(tmp_path, clean_plan(), BY_RUN)
+    write_recording(tmp_path, "r1")
     assert audit(tmp_path) == []

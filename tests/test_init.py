@@ -261,6 +261,7 @@ def test_preprocessed_images_are_taken_in_one_space(tmp_path):
                 rng.normal(100, 1, (4, 4, 3, 40)).astype(np.float32), np.eye(4)
             )
             image.header.set_zooms((3, 3, 3, 2))
+            image.header.set_xyzt_units("mm", "sec")
             nibabel.save(image, done / f"{stem}_space-{space}_desc-preproc_bold.nii.gz")
         header = "trans_x\ttrans_y\ttrans_z\trot_x\trot_y\trot_z\tcsf\n"
         (done / f"{stem}_desc-confounds_timeseries.tsv").write_text(

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from braindecode_pipe.errors import LeakageError, SplitError
 from braindecode_pipe.recipe import SplitSection
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan, check_disjoint, make_folds, shared_between_roles
+from braindecode_pipe.splits import (
+    StudyPlan,
+    check_disjoint,
+    divided_recordings,
+    extents_hash,
+    fit_extents,
+    make_folds,
+    shared_between_roles,
+    within_reach,
+)
 
 
 def tables(n_subjects=2, n_runs=3, n_events=12, n_stimuli=6, soa=1.0):
@@ -31,7 +40,7 @@ def tables(n_subjects=2, n_runs=3, n_events=12, n_stimuli=6, soa=1.0):
     events = pd.DataFrame(rows)
     recordings = pd.DataFrame(
         {"recording": sorted(set(events["recording"])), "datatype": "eeg", "excluded": False,
-         "data_origin": "recorded"}
+         "data_origin": "recorded", "duration": n_events * soa + 5.0}
     )  # fmt: skip
     stimuli = pd.DataFrame(
         {
@@ -44,10 +53,11 @@ def tables(n_subjects=2, n_runs=3, n_events=12, n_stimuli=6, soa=1.0):
     return events, recordings, stimuli
 
 
-def folds_of(section, extent=(0.0, 0.5), **kwargs):
+def folds_of(section, extent=(0.0, 0.5), reach=None, **kwargs):
     events, recordings, stimuli = tables(**kwargs)
+    reach = dict.fromkeys(recordings["recording"], reach) if reach is not None else None
     folds, role, group = make_folds(
-        events, recordings, stimuli, section, target="word", extent=extent
+        events, recordings, stimuli, section, target="word", extent=extent, reach=reach
     )
     return StudyPlan(recordings, events.assign(group=group), stimuli, folds, role)
 
@@ -118,6 +128,77 @@ def test_f35_purge_gap_by_time():
             fitted = part[part["role"] == ROLES["train"]]["onset"].to_numpy()
             if len(test) and len(fitted):
                 assert np.abs(test[:, None] - fitted[None]).min() >= 2.0 + 0.5
+
+
+def closest(plan, fold, extent, roles=("train", "validation")):
+    """Smallest gap [s] between a fitted and a tested window of one recording, over all pairs."""
+    gap = np.inf
+    fitted = np.isin(plan.role[fold], [ROLES[r] for r in roles])
+    for i in np.flatnonzero(fitted):
+        for j in np.flatnonzero(plan.role[fold] == ROLES["test"]):
+            if plan.events["recording"].iloc[i] != plan.events["recording"].iloc[j]:
+                continue
+            a, b = (plan.events["onset"].iloc[k] for k in (i, j))
+            gap = min(gap, max(b - a, a - b) - (extent[1] - extent[0]))
+    return gap
+
+
+@pytest.mark.parametrize("reach", [0.7, 3.3, 8.0])
+def test_f35_auto_purges_as_far_as_filters_reach(reach):
+    section = SplitSection(by="time", n_folds=3)
+    plan = folds_of(section, reach=reach, n_subjects=1, n_runs=2, n_events=60)
+    for fold in range(len(plan.folds)):
+        assert closest(plan, fold, (0.0, 0.5)) >= reach - 1e-9
+        assert len(within_reach(plan, fold, (0.0, 0.5), {"sub-0_run-0_eeg": reach})) == 0
+    without = folds_of(section, reach=0.0, n_subjects=1, n_runs=2, n_events=60)
+    assert closest(without, 0, (0.0, 0.5)) == pytest.approx(0.5)
+    found = within_reach(without, 0, (0.0, 0.5), {"sub-0_run-0_eeg": reach})
+    assert set(found) == set(naive_within(without, 0, (0.0, 0.5), "sub-0_run-0_eeg", reach))
+    assert len(found)
+
+
+def naive_within(plan, fold, extent, recording, reach):
+    onset, here = plan.events["onset"], plan.events["recording"] == recording
+    tested = onset[here & (plan.role[fold] == ROLES["test"])]
+    for i in np.flatnonzero(here & (plan.role[fold] == ROLES["train"])):
+        if (np.abs(onset.iloc[i] - tested) < reach + extent[1] - extent[0]).any():
+            yield i
+
+
+def test_f35_a_gap_that_is_too_short_is_refused_with_the_one_needed():
+    section = SplitSection(by="time", n_folds=3, purge_s=1.0, overlap="purge")
+    with pytest.raises(LeakageError, match=r"purge_s >= 3\.31"):
+        folds_of(section, reach=3.305, n_events=60)
+    folds_of(section.model_copy(update={"purge_s": 3.31}), reach=3.305, n_events=60)
+    with pytest.raises(LeakageError, match="one fit over all of it"):
+        folds_of(SplitSection(by="time", n_folds=3), reach=np.inf, n_events=60)
+
+
+def test_f35_interleaved_stimuli_are_not_purged_but_counted():
+    section = SplitSection(by="stimulus", within_subject=False, n_folds=3)
+    plan = folds_of(section, reach=3.3)
+    assert not (plan.role == ROLES["purged"]).any()
+    names = divided_recordings(plan)
+    assert len(names) == 6 and divided_recordings(folds_of(SplitSection(by="run"))) == []
+    assert len(within_reach(plan, 0, (0.0, 0.5), dict.fromkeys(names, 3.3))) > 0
+
+
+@pytest.mark.parametrize("guard", [0.0, 1.5])
+def test_f36_fits_of_a_divided_recording_see_no_test_window(guard):
+    section = SplitSection(by="stimulus", within_subject=False, n_folds=3, test_folds=1)
+    plan = folds_of(section, n_subjects=1, n_runs=1, n_events=40, n_stimuli=12)
+    extents = fit_extents(plan, "sub-0_run-0_eeg", (-0.1, 0.5), guard)
+    seen = np.zeros(4500, bool)  # centiseconds of the recording
+    for start, stop in extents:
+        assert 0 <= start < stop <= 45.0
+        seen[int(np.ceil(start * 100 - 1e-9)) : int(np.floor(stop * 100 + 1e-9))] = True
+    free = np.ones(4500, bool)
+    for onset in plan.events["onset"][plan.role[0] == ROLES["test"]]:
+        free[max(0, round((onset - 0.1 - guard) * 100)) : round((onset + 0.5 + guard) * 100)] = 0
+    assert np.array_equal(seen, free)
+    assert extents_hash(extents) == extents_hash([list(pair) for pair in extents])
+    assert extents_hash(extents) != extents_hash(extents[1:])
+    assert fit_extents(folds_of(SplitSection(by="run")), "sub-0_run-0_eeg", (0, 1), 0) is None
 
 
 def test_impossible_splits_say_why():

@@ -78,6 +78,8 @@ def show(result: RunResult) -> None:
     if result.up_to_date:
         out.print("Everything is up to date:", style="green")
     out.print(result.table())
+    for note in result.notes:
+        out.print(Text(f"Events: {note}", style="yellow"))
     scored: dict[Path, list[Path]] = {}
     for row in result.rows:
         if row.stage == "evaluate" and row.status in ("done", "cached") and row.path is not None:

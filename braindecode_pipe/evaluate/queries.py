@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import DataError, SchemaError, SplitError
+from braindecode_pipe.errors import DataError, LeakageError, SchemaError, SplitError
 from braindecode_pipe.evaluate.metrics import Queries
 from braindecode_pipe.evaluate.retrieval import (
     CandidateSet,
@@ -102,6 +102,8 @@ def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
         An attribute that evaluation needs is missing.
     DataError
         The plan has no such fold.
+    LeakageError
+        The decoder, or what scales its input, was fitted outside of the fold's training part.
     """
     dataset = open_store(path)
     attrs = dataset.attrs
@@ -122,6 +124,7 @@ def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
             found=str(attrs["fold"]),
             remedy="run the stage train again",
         )
+    _refuse_other_scope(attrs, plan, fold, path)
     normalizer = open_store(path, "normalizer") if "normalizer" in list_groups(path) else None
     inner = attrs.get("inner_score")
     return FoldPrediction(
@@ -137,6 +140,23 @@ def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
         embedding=str(attrs["embedding"]),
         target=str(attrs["target"]),
     )
+
+
+def _refuse_other_scope(
+    attrs: Mapping[str, object], plan: StudyPlan, fold: int, path: Path
+) -> None:
+    """What was fitted says on what; anything but the fold's own scope may hold test events."""
+    expected = plan.scope(fold).hash()
+    for name in ("fit_scope", "input_scope"):
+        if attrs.get(name) not in (None, "", expected):
+            raise LeakageError(
+                "a decoder was fitted on something else than the training part of its fold",
+                file=path,
+                expected=f"{name} {expected[:16]}, the training events of fold "
+                f"{plan.folds['fold'].iloc[fold]}",
+                found=str(attrs[name])[:16],
+                remedy="run the stage train again",
+            )
 
 
 def choose_decoders(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.fitting.sensors import common_sensors
-from braindecode_pipe.fitting.spans import nearest_sample
+from braindecode_pipe.fitting.spans import nearest_sample, sample_at
 
 LAGS_MAX = 61
 BLOCK_BYTES = 32 << 20
@@ -143,7 +143,7 @@ def _spans(events: pd.DataFrame, signal: Any, lag: float, tail: float) -> list[t
     onset = events["onset"].to_numpy(float)
     duration = np.nan_to_num(events["duration"].to_numpy(float))
     known = np.isfinite(onset)
-    start = nearest_sample(onset[known] + lag - signal.first_time, signal.sfreq)
+    start = sample_at(signal, onset[known] + lag)
     length = np.maximum(nearest_sample(duration[known] + tail, signal.sfreq), 1)
     stop = np.clip(start + length, 0, signal.n_times)
     return list(zip(np.clip(start, 0, signal.n_times).tolist(), stop.tolist()))

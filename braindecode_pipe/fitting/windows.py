@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import DataError, EventError, RecipeError
+from braindecode_pipe.fitting.inputs import InputTransform
 from braindecode_pipe.fitting.sensors import align_sensors
 from braindecode_pipe.fitting.spans import Span, response_span, sampling_rate, signal_span
 from braindecode_pipe.recipe import WindowSection
@@ -20,8 +22,9 @@ class Windows:
     The window of an event is ``[onset + delay + tmin, onset + delay + tmax)``: ``n`` samples,
     ``n = round((tmax - tmin) sfreq)``, at least one, from the sample nearest to its begin. With
     ``tmax=None`` it ends with the event (for response stores: with the epoch). Then, in this
-    order: the mean over ``baseline`` is subtracted per sensor, time is averaged down to
-    ``window.sfreq`` in near equal bins, or away altogether with ``reduce="mean"``.
+    order: samples are scaled and clamped where there is a ``transform``, the mean over ``baseline``
+    is subtracted per sensor, time is averaged down to ``window.sfreq`` in near equal bins, or away
+    altogether with ``reduce="mean"``, and sensors are whitened where the transform does so.
 
     Events whose window (with its baseline) leaves the recording or meets a sample that is marked
     bad are not valid; ``dropped`` counts them by reason. Nothing is kept in memory: ``read``
@@ -74,6 +77,7 @@ class Windows:
         delay: float = 0.0,
     ) -> None:
         self.window, self.delay = window, float(delay)
+        self.transform: InputTransform | None = None
         self.events = events.reset_index(drop=True)
         names = [str(r) for r in dict.fromkeys(self.events["recording"])]
         self._signals = {name: signals[name] for name in names if name in signals}
@@ -225,7 +229,32 @@ class Windows:
             out[place, : len(data)] = data
         return out
 
-    def _read_one(self, row: int, span: Span) -> np.ndarray:
+    def transformed(self, transform: InputTransform | None) -> Windows:
+        """The same windows, going through ``transform`` when they are read."""
+        other = copy(self)
+        other.transform = transform
+        return other
+
+    def good_sensors(self, subject: int) -> np.ndarray:
+        """(n_sensors,) bool: sensors of a person that no recording marks as bad."""
+        good = self.masks[subject].copy()
+        for name, who in zip(self._recording, self._subject):
+            if who == subject and name in self._signals:
+                bad = self._alignment.bad[name]
+                good[: len(bad)] &= ~bad
+        return good
+
+    def read_stored(self, row: int) -> np.ndarray:
+        """What the window of an event is made of: ``(n_own, n)`` samples as they are stored.
+
+        Its baseline is part of it; nothing is subtracted, averaged or transformed.
+        """
+        span = self._spans[row]
+        if span is None:
+            raise EventError("event has no valid window", found=str(self.events["event"].iloc[row]))
+        return self._stored(row, span)
+
+    def _stored(self, row: int, span: Span) -> np.ndarray:
         name = self._recording[row]
         signal, index = self._signals[name], self._alignment.index[name]
         if self.kind == "response":
@@ -236,6 +265,17 @@ class Windows:
         block = np.asarray(block if index is None else block[index], np.float32)
         if not np.isfinite(block).all():
             block = self._without_bad(block, name, row)
+        return block
+
+    def _read_one(self, row: int, span: Span) -> np.ndarray:
+        block, who = self._stored(row, span), int(self._subject[row])
+        if self.transform is not None:
+            block = self.transform.scale(block, who)
+        data = self._cut(block, span)
+        return data if self.transform is None else self.transform.whiten(data, who)
+
+    def _cut(self, block: np.ndarray, span: Span) -> np.ndarray:
+        """The window itself: baseline subtracted, time averaged."""
         offset = span.start - span.first
         data = block[:, offset : offset + span.length]
         if span.baseline is not None:

@@ -163,7 +163,8 @@ def _split(chosen: pd.DataFrame, events: pd.DataFrame, target: Target) -> list[s
             'by = "time"  # blocks of each recording; by = "run" needs several runs',
             f"n_folds = {_n_blocks(events)}",
             purge,
-            f"purge_s = {10.0 if slow else 1.0}",
+            # Responses to what was presented before a border last longer than filters reach.
+            "purge_s = 10.0" if slow else 'purge_s = "auto"  # as far as filters reach',
         ]
     lines.append("# within_subject = false  # one decoder for all people")
     return lines

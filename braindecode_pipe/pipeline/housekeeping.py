@@ -3,53 +3,40 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from braindecode_pipe.errors import InputError, MissingFileError
+from braindecode_pipe.pipeline.findings import Finding, plan_findings
+from braindecode_pipe.pipeline.lag_check import lag_findings
 from braindecode_pipe.plan import build
+from braindecode_pipe.preprocess.reach import reach
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.store import StoreLock, delete_store
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that ``check`` noticed; ``severity`` is "error", "warning" or "note"."""
-
-    severity: str
-    text: str
-
-
 def check(recipe: Recipe, data: str | Path) -> list[Finding]:
-    """Read headers, events, stimuli and the split of a study; write nothing.
+    """Read headers, events, stimuli and the split of a study, and when a few recordings respond.
+
+    Nothing is left behind: what is preprocessed for it lies in a temporary folder.
 
     Errors that would stop the plan are findings too, so that ``check`` never raises for bad input.
     """
-    windows = recipe.train.windows
     try:
-        result = build(recipe.plan, recipe.split, Path(data), extent=(windows.tmin, windows.tmax))
+        result = build(
+            recipe.plan, recipe.split, Path(data), extent=recipe.train.windows.extent,
+            reach=lambda recording: reach(recipe.preprocess, recording).total,
+        )  # fmt: skip
     except InputError as error:
         return [Finding("error", str(error))]
     plan, attrs = result.plan, result.attrs
-    findings = [Finding("error", text) for text in attrs["problems"].values()]
-    findings += [
-        Finding("warning", f"{name}: {n} events lie outside the recording and are dropped")
-        for name, n in attrs["dropped_events"].items()
-    ]
-    findings += [
-        Finding("warning", f"{a} and {b} share {share:.0%} of their samples")
-        for a, b, share in attrs["duplicates"]
-    ]
-    findings += [
-        Finding("note", f"{name} is excluded: {reason}")
-        for name, reason in attrs["excluded"].items()
-    ]
+    findings = plan_findings(attrs)
     purged = int((plan.role == ROLES["purged"]).sum())
     if purged:
         findings.append(
             Finding("note", f"{purged} training windows near test windows are left out")
         )
+    findings += lag_findings(recipe, Path(data), plan)
     findings.append(
         Finding(
             "note",

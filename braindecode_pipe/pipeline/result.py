@@ -30,10 +30,12 @@ class RunResult:
     ----------
     rows : list of UnitResult
     report : path of the HTML page, None when the run did not get that far
+    notes : what the plan says about the events: dropped ones, triggers that disagree
     """
 
     rows: list[UnitResult] = field(default_factory=list)
     report: Path | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> list[UnitResult]:

@@ -13,6 +13,7 @@ from braindecode_pipe.errors import DiskFullError, InputError, RecipeError, Stag
 from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History
+from braindecode_pipe.pipeline.findings import event_findings
 from braindecode_pipe.pipeline.progress import Bars, Quiet
 from braindecode_pipe.pipeline.published import publish, versions, write_record
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
@@ -281,13 +282,15 @@ def _plan(current: Run) -> StudyPlan | None:
     unit = current.stages.plan()
     current.hashes.save() if not current.dry_run else None
     if current.execute([unit]) and is_committed(unit.path):
+        found = event_findings(store_attrs(unit.path))
+        current.result.notes += [f.text for f in found if f.severity == "warning"]
         return StudyPlan.load(unit.path)
     if current.dry_run and current.result.rows[-1].status == "will run":
         from braindecode_pipe.plan import build
 
         return build(
             current.recipe.plan, current.recipe.split, current.data,
-            extent=current.stages.extent, hasher=current.hashes,
+            extent=current.stages.extent, hasher=current.hashes, reach=current.stages.reach,
         ).plan  # fmt: skip
     return None
 

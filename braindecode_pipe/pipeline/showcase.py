@@ -47,6 +47,7 @@ def demo(
             folder = out / name
             part = run(recipe, data, folder, executor=executor, quiet=quiet, ledger=out / "ledger")
             result.rows += part.rows
+            result.notes += part.notes
             if part.report is not None:
                 reports.append(_card(recipe.study.title or name, part, out))
     from braindecode_pipe.report import index_page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,12 @@ import numpy as np
 
 from braindecode_pipe import plan as plan_room
 from braindecode_pipe.errors import RecipeError
+from braindecode_pipe.fitting.inputs import InputScaling
 from braindecode_pipe.pipeline.cache import FileHashes, code_hash, flatten, package_version
 from braindecode_pipe.pipeline.units import STAGES, Unit
+from braindecode_pipe.preprocess.reach import SETTINGS, reach
 from braindecode_pipe.recipe import EmbedSpec, Recipe
-from braindecode_pipe.splits import StudyPlan, content_hash, fit_extents
+from braindecode_pipe.splits import StudyPlan, content_hash, extents_hash, fit_extents
 
 # Parts of [train] that say which units there are, or belong to one kind of decoder.
 _OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot", "mlp", "conv"}
@@ -41,17 +45,22 @@ class Stages:
     @property
     def extent(self) -> tuple[float, float | None]:
         """Times [s] around an event that decoders read."""
-        windows = self.recipe.train.windows
-        return windows.tmin, windows.tmax
+        return self.recipe.train.windows.extent
+
+    def reach(self, recording: Mapping[str, Any]) -> float:
+        """Seconds over which preprocessing carries the samples of a recording on."""
+        return reach(self.recipe.preprocess, recording).total
 
     def plan(self) -> Unit:
         """The single unit of stage ``plan``."""
         recipe = self.recipe
         contents = plan_room.fingerprint(recipe.plan, self.data, self.hashes)
+        divides = recipe.split.by in ("time", "stimulus", "category")
         parts = {
             **flatten(recipe.plan.model_dump(mode="json"), "plan"),
             **flatten(recipe.split.model_dump(mode="json"), "split"),
-            **flatten(list(self.extent), "train.windows.tmin, tmax"),
+            **flatten(list(self.extent), "train.windows.tmin, tmax, baseline"),
+            **(flatten(self._reach_settings(), "preprocess") if divides else {}),
             **{f"content of {name}": value for name, value in contents.items()},
         }
         return self._unit(
@@ -65,8 +74,13 @@ class Stages:
                 "data": self.data,
                 "extent": self.extent,
                 "hasher": self.hashes,
+                "reach": self.reach if divides else None,
             },
         )
+
+    def _reach_settings(self) -> dict[str, Any]:
+        settings = self.recipe.preprocess.model_dump(mode="json")
+        return {room: {k: settings[room][k] for k in keys} for room, keys in SETTINGS.items()}
 
     def preprocess(self, plan: StudyPlan) -> dict[str, Unit]:
         """One unit per recording that is not excluded."""
@@ -94,9 +108,10 @@ class Stages:
                 events = plan.events[plan.events["recording"] == row["recording"]]
                 events = events.reset_index(drop=True)
                 parts["events"] = _table_hash(events)
-            extents = fit_extents(plan, row["recording"], self.extent)
+            guard_s = reach(section, row).filters
+            extents = fit_extents(plan, row["recording"], self.extent, guard_s)
             if extents is not None:
-                parts["fit_extents"] = content_hash([list(pair) for pair in extents])
+                parts["fit_extents"] = extents_hash(extents)
             units[row["recording"]] = self._unit(
                 "preprocess",
                 row["recording"],
@@ -180,6 +195,15 @@ class Stages:
             {f"signal {name}": signals[name].key for name in names},
         )
 
+    def _scaling(self, plan: StudyPlan, recordings: Iterable[str]) -> InputScaling | None:
+        """The scaler that folds fit, where recordings are kept in SI units for it."""
+        section = self.recipe.preprocess.emeg
+        if section.scaler == "none" or section.scaler_scope != "train_only":
+            return None
+        own = plan.recordings[plan.recordings["recording"].isin(list(recordings))]
+        fast = own["datatype"].isin(["eeg", "meg", "ieeg", "epochs"]).any()
+        return InputScaling(section.scaler, section.clamp) if fast else None
+
     def _train_unit(
         self,
         plan: StudyPlan,
@@ -206,6 +230,9 @@ class Stages:
             "embedding": embedding.key,
             **keys,
         }
+        scaling = self._scaling(plan, paths)
+        if scaling is not None:
+            parts |= flatten(asdict(scaling), "preprocess.emeg.scaler of each fold")
         label = str(plan.folds["fold"].iloc[fold])
         arguments = {
             "section": self.recipe.train,
@@ -217,6 +244,7 @@ class Stages:
             "embedding": embedding.path,
             "target": target,
             "normalize": normalize,
+            "scaling": scaling,
             "threads": self.threads,
         }
         return self._unit(
@@ -245,8 +273,11 @@ class Stages:
             "section": section,
             "plan": plan,
             "signals": paths,
+            "scaling": self._scaling(plan, paths),
             "threads": self.threads,
         }
+        if arguments["scaling"] is not None:
+            parts |= flatten(asdict(arguments["scaling"]), "preprocess.emeg.scaler of each fold")
         return self._unit(
             "train", "zero_shot", parts, "braindecode_pipe.train:run_zero_shot", arguments
         )

@@ -28,8 +28,8 @@ STAGES = {
     for stage in (
         Stage(
             "plan",
-            ("plan", "split", "train.windows.tmin", "train.windows.tmax"),
-            ("plan", "splits"),
+            ("plan", "split", "train.windows.tmin", "train.windows.tmax", "train.windows.baseline"),
+            ("plan", "splits", "preprocess/reach"),
             ("mne", "nibabel", "pandas"),
         ),
         Stage(

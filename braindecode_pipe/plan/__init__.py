@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,22 @@ from braindecode_pipe.plan.recordings import (
 )
 from braindecode_pipe.plan.stimuli import match_stimuli
 from braindecode_pipe.recipe import PlanSection, SplitSection
-from braindecode_pipe.schema import table_to_dataset
-from braindecode_pipe.splits import StudyPlan, content_hash, make_folds, shared_between_roles
+from braindecode_pipe.schema import ROLES, table_to_dataset
+from braindecode_pipe.splits import (
+    StudyPlan,
+    content_hash,
+    divided_recordings,
+    make_folds,
+    shared_between_roles,
+    within_reach,
+)
 from braindecode_pipe.store import write_store
 
 __all__ = ["build", "find_recordings", "fingerprint", "run"]
 
+_FITTED = (ROLES["train"], ROLES["validation"])
 Hasher = Callable[[Path], str]
+Reach = Callable[[Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ def build(
     *,
     extent: tuple[float, float | None] = (0.0, None),
     hasher: Hasher = hash_file,
+    reach: Reach | None = None,
 ) -> PlanResult:
     """Make the plan of a study in memory.
 
@@ -84,6 +95,8 @@ def build(
     extent : (tmin, tmax) [s] of the windows that decoders read, tmax None for the event's duration;
         windows of different roles must not overlap
     hasher : content hash of a file
+    reach : row of ``recordings`` -> seconds over which preprocessing carries samples on; default:
+        it carries nothing
 
     Raises
     ------
@@ -97,7 +110,7 @@ def build(
     copies = find_duplicates(recordings, data)
     if copies and section.duplicates == "error":
         raise _duplicate_error(copies, data)
-    events, dropped, problems = read_all_events(section, recordings, data)
+    events, noted, problems = read_all_events(section, recordings, data)
     named = recordings["recording"].map(problems)
     recordings["problem"] = recordings["problem"].where(named.isna(), named)
     for root in {data, data.resolve()}:  # a plan does not depend on where the data lie
@@ -109,27 +122,48 @@ def build(
     stimuli = pd.concat(stimuli, ignore_index=True)
     target = split.target or next(iter(section.stimuli))
     events["repetition"] = events.groupby(["subject", f"stimulus_{target}"]).cumcount()
+    usable = recordings[~recordings["excluded"] & (recordings["problem"] == "")]
+    seconds = {str(r["recording"]): reach(r) for r in usable.to_dict("records")} if reach else {}
     folds, role, events["group"] = make_folds(
-        events, recordings, stimuli, split, target=target, extent=extent
+        events, recordings, stimuli, split, target=target, extent=extent, reach=seconds
     )
     plan = StudyPlan(recordings, events, stimuli, folds, role)
     kinds = {name: spec.kind for name, spec in section.stimuli.items()}
     _refuse_shared(plan, split, kinds)
     description = dataset_description(data)
     attrs = {
-        "dropped_events": dropped,
+        "dropped_events": noted["dropped"],
+        "unsorted_events": noted["unsorted"],
+        "event_matching": noted["matching"],
         "duplicates": [list(pair) for pair in copies],
         "excluded": {e.recording: e.reason for e in section.exclude},
         "problems": {row.recording: row.problem for row in recordings.itertuples() if row.problem},
         "shared_stimuli": {name: shared_between_roles(plan, name) for name in kinds},
         "split": split.model_dump(mode="json"),
         "extent": list(extent),
+        **_reaches(plan, extent, seconds),
         "split_hash": content_hash([list(events["event"]), role.tolist()]),
         "dataset_name": str(description.get("Name", "")),
         "dataset_license": str(description.get("License", "")),
         "dataset_references": [str(r) for r in description.get("ReferencesAndLinks", []) or []],
     }
     return PlanResult(plan, attrs)
+
+
+def _reaches(
+    plan: StudyPlan, extent: tuple[float, float | None], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """How far filters reach in recordings that are divided, and into how many fitted windows."""
+    own = {name: seconds[name] for name in divided_recordings(plan) if seconds.get(name)}
+    folds = plan.folds["fold"].astype(str)
+    return {
+        "filter_reach_s": {n: s if math.isfinite(s) else "recording" for n, s in own.items()},
+        "within_reach": {
+            name: [len(rows), int(np.isin(plan.role[fold], _FITTED).sum())]
+            for fold, name in enumerate(folds)
+            if len(rows := within_reach(plan, fold, extent, own))
+        },
+    }
 
 
 def _duplicate_error(copies: list[tuple[str, str, float]], data: Path) -> DuplicateRecordingError:
@@ -171,9 +205,10 @@ def run(
     *,
     extent: tuple[float, float | None] = (0.0, None),
     hasher: Hasher = hash_file,
+    reach: Reach | None = None,
 ) -> None:
     """Build the plan and write it: groups recordings, events, stimuli, folds, split."""
-    result = build(section, split, data, extent=extent, hasher=hasher)
+    result = build(section, split, data, extent=extent, hasher=hasher, reach=reach)
     plan = result.plan
     groups = {
         "recordings": table_to_dataset(plan.recordings, "recording_row"),

@@ -1,4 +1,4 @@
-"""Events of a recording, from BIDS tables, annotations or epochs, checked against the recording."""
+"""Events of a recording, from BIDS tables, triggers or epochs, checked against the recording."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import DataError, EventError, MissingFileError
+from braindecode_pipe.plan.comparison import Comparison, compare
 from braindecode_pipe.plan.recordings import sidecars, stem
+from braindecode_pipe.plan.triggers import Triggers, read_triggers
 from braindecode_pipe.recipe import PlanSection
 
 MISSING = ("", "n/a", "N/A", "nan", "NaN")
+_CONTINUOUS = ("eeg", "meg", "ieeg")
 _RESERVED = ("event", "recording", "subject", "session", "run", "group", "repetition")
 
 
@@ -32,7 +35,8 @@ def read_events(section: PlanSection, recording: Mapping[str, Any], data: Path) 
     Parameters
     ----------
     section : PlanSection
-        ``columns`` renames the data set's columns, ``max_dropped_events`` bounds the losses.
+        ``event_source`` and what goes with it; ``columns`` renames the data set's columns;
+        ``max_dropped_events`` and ``max_dropped_middle`` bound the losses.
     recording : mapping
         A row of the recording table.
     data : Path
@@ -41,31 +45,93 @@ def read_events(section: PlanSection, recording: Mapping[str, Any], data: Path) 
     Returns
     -------
     DataFrame, sorted by onset, with event (id), recording, subject, session, run, onset [s],
-    duration [s], and the data set's own columns. ``attrs["dropped"]`` counts events outside the
-    recording.
+    duration [s], and the data set's own columns. In ``attrs``: ``dropped`` counts events outside
+    the recording, ``unsorted`` rows that came after a later one, and ``matching`` is the report of
+    :func:`~braindecode_pipe.plan.comparison.compare`, or None where nothing was compared.
 
     Raises
     ------
-    EventError : no onset column, a number that is none, repeated events, too many outside
+    EventError : no onset column, a number that is none, repeated events, too many outside; no
+        table or stim channel where one is asked for
     """
     path = data / recording["path"]
+    continuous = recording["datatype"] in _CONTINUOUS
+    files = event_files(recording, data, section.derivatives)
+    source = section.event_source
+    file, matching = path, None
     if recording["datatype"] == "epochs":
-        table, file = _from_epochs(path), path
+        table = _from_epochs(path)
+    elif files and (source in ("auto", "table") or not continuous):
+        file = files[-1]
+        table = _from_table(file, section)
+    elif source == "table" or not continuous:
+        table = _no_events() if source == "auto" else _refuse_missing_table(path)
     else:
-        files = event_files(recording, data, section.derivatives)
-        if files:
-            file = files[-1]
-            table = _from_table(file, section)
-        else:
-            table, file = _from_annotations(path, recording["datatype"]), path
+        table = _from_triggers(read_triggers(section, path, source), section, path)
+    unsorted = int((np.diff(table["onset"].to_numpy(float)) < 0).sum())
     table = table.sort_values("onset", kind="stable", ignore_index=True)
+    _refuse_repeated(table, file)
+    if continuous and file != path and len(table):
+        found = _compared(table, section, path)
+        table, matching = found.table, found.report
+        table = table.sort_values("onset", kind="stable", ignore_index=True)
     table, dropped = _inside(table, recording, section, file)
     name = str(recording["recording"])
     table.insert(0, "event", [f"{name}:{index:05d}" for index in table.pop("index")])
     for column in ("recording", "subject", "session", "run"):
         table[column] = str(recording[column])
-    table.attrs["dropped"] = dropped
+    table.attrs |= {"dropped": dropped, "unsorted": unsorted, "matching": matching}
     return table
+
+
+def _compared(table: pd.DataFrame, section: PlanSection, path: Path) -> Comparison:
+    """The table beside the device's triggers; a table must not fail over a device's channel."""
+    try:
+        triggers = read_triggers(section, path)
+    except EventError:
+        raise
+    except Exception as error:  # any reader of any vendor's format, each with its own errors
+        text = f"the device's triggers cannot be read: {type(error).__name__}: {error}"
+        return Comparison(table, {"status": "no triggers", "message": text})
+    return compare(table, triggers, section)
+
+
+def _no_events() -> pd.DataFrame:
+    columns = ["onset", "duration", "trial_type", "index"]
+    return pd.DataFrame(columns=columns).astype({"onset": float, "duration": float})
+
+
+def _refuse_missing_table(path: Path) -> pd.DataFrame:
+    raise EventError(
+        "there is no event table",
+        file=path,
+        expected="an events.tsv that applies to the recording, as [plan] event_source says",
+        found="none",
+        remedy='event_source = "auto" takes what there is',
+    )
+
+
+def _from_triggers(triggers: Triggers, section: PlanSection, path: Path) -> pd.DataFrame:
+    codes = section.event_codes
+    kept = triggers.of(codes)
+    if not len(kept) and (codes or section.event_source != "auto"):
+        raise EventError(
+            "the recording has no such trigger",
+            file=path,
+            expected=", ".join(codes) or "triggers",
+            found=", ".join(sorted(set(map(str, triggers.code)))[:20])
+            or f"none on {triggers.source}",
+            remedy="correct [plan] event_codes, stim_channel or event_source",
+        )
+    return pd.DataFrame(
+        {
+            "onset": kept.onset,
+            "duration": kept.duration,
+            "trial_type": [codes.get(str(code), str(code)) for code in kept.code],
+            "value": [str(code) for code in kept.code],
+            "index": np.arange(len(kept)),
+        }
+    )
 
 
 def _from_table(file: Path, section: PlanSection) -> pd.DataFrame:
@@ -140,28 +206,7 @@ def _from_epochs(path: Path) -> pd.DataFrame:
     return table
 
 
-def _from_annotations(path: Path, datatype: str) -> pd.DataFrame:
-    columns = ["onset", "duration", "trial_type", "index"]
-    if datatype not in ("eeg", "meg", "ieeg"):
-        return pd.DataFrame(columns=columns).astype({"onset": float, "duration": float})
-    import mne
-
-    raw = mne.io.read_raw(path, preload=False, verbose="error")
-    found = [a for a in raw.annotations if not a["description"].upper().startswith(("BAD", "EDGE"))]
-    first = raw.first_time if raw.annotations.orig_time is not None else 0.0
-    return pd.DataFrame(
-        {
-            "onset": [float(a["onset"]) - first for a in found],
-            "duration": [float(a["duration"]) for a in found],
-            "trial_type": [str(a["description"]) for a in found],
-            "index": np.arange(len(found)),
-        }
-    )
-
-
-def _inside(
-    table: pd.DataFrame, recording: Mapping[str, Any], section: PlanSection, file: Path
-) -> tuple[pd.DataFrame, int]:
+def _refuse_repeated(table: pd.DataFrame, file: Path) -> None:
     repeated = table.drop(columns="index").duplicated()
     if repeated.any():
         row = table[repeated].iloc[0]
@@ -170,43 +215,62 @@ def _inside(
             found=f"{int(repeated.sum())} repeated, first at {row['onset']} s",
             remedy="remove the repeated rows",
         )  # fmt: skip
+
+
+def _inside(
+    table: pd.DataFrame, recording: Mapping[str, Any], section: PlanSection, file: Path
+) -> tuple[pd.DataFrame, int]:
+    """The events inside the recording, and how many are not."""
     duration = float(recording["duration"])
     if recording["datatype"] == "epochs" or not np.isfinite(duration):
         return table, 0
     tolerance = 0.5 / float(recording["sfreq"])
-    outside = (table["onset"] < -tolerance) | (table["onset"] > duration + tolerance)
+    onset = table["onset"]
+    outside = ((onset < -tolerance) | (onset > duration + tolerance)).to_numpy()
     dropped = int(outside.sum())
-    if dropped and dropped > section.max_dropped_events * len(table):
-        worst = float(table["onset"][outside].iloc[-1])
+    middle = _in_the_middle(outside[np.argsort(table["index"].to_numpy())])
+    limits = {
+        "max_dropped_events": (dropped, section.max_dropped_events, ""),
+        "max_dropped_middle": (middle, section.max_dropped_middle, " between events inside it"),
+    }
+    for key, (n, limit, where) in limits.items():
+        if not n or n <= limit * len(table):
+            continue
+        worst = float(onset[outside].iloc[-1])
         factor = " (milliseconds?)" if worst > 100 * duration else ""
         raise EventError(
             "events lie outside the recording",
             file=file,
-            expected=f"onsets between 0 and {duration:.3f} s, {section.max_dropped_events:.0%} "
-            "may be dropped",
-            found=f"{dropped} of {len(table)} outside, e.g. at {worst:g} s{factor}",
-            remedy="correct the onsets; or the recording was cut short; or raise [plan] "
-            "max_dropped_events",
+            expected=f"onsets between 0 and {duration:.3f} s, {limit:.0%} may be dropped{where}",
+            found=f"{n} of {len(table)} outside{where}, e.g. at {worst:g} s{factor}",
+            remedy=f"correct the onsets; or the recording was cut short; or raise [plan] {key}",
         )
     return table[~outside].reset_index(drop=True), dropped
 
 
+def _in_the_middle(outside: np.ndarray) -> int:
+    """How many are outside between two that are inside, in the order of the table."""
+    inside = np.flatnonzero(~outside)
+    return int(outside[inside[0] : inside[-1]].sum()) if len(inside) else 0
+
+
 def read_all_events(
     section: PlanSection, recordings: pd.DataFrame, data: Path
-) -> tuple[pd.DataFrame, dict[str, int], dict[str, str]]:
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]], dict[str, str]]:
     """Events of all recordings that are not excluded.
 
     Returns
     -------
     events : one row per event
-    dropped : recording -> number of events that lie outside it
+    noted : ``dropped``, ``unsorted``, ``matching``, each recording -> what :func:`read_events` says
     problems : recording -> why its events cannot be used; such a recording is left to fail alone
 
     Raises
     ------
     EventError : no recording has any event, or none has events that can be used
     """
-    tables, dropped, errors = {}, {}, {}
+    tables, errors = {}, {}
+    noted: dict[str, dict[str, Any]] = {"dropped": {}, "unsorted": {}, "matching": {}}
     usable = [r for r in recordings.to_dict("records") if not (r["excluded"] or r["problem"])]
     for recording in usable:
         name = str(recording["recording"])
@@ -215,8 +279,9 @@ def read_all_events(
         except EventError as error:
             errors[name] = error
             continue
-        if table.attrs["dropped"]:
-            dropped[name] = table.attrs["dropped"]
+        for what, values in noted.items():
+            if table.attrs[what]:
+                values[name] = table.attrs[what]
         table.attrs = {}
         if len(table):
             tables[name] = table
@@ -236,7 +301,7 @@ def read_all_events(
     for column in events.columns:
         if events[column].dtype.kind not in "fiub":
             events[column] = events[column].fillna("").astype(str)
-    return events, dropped, problems
+    return events, noted, problems
 
 
 def _without_events(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from braindecode_pipe.recipe.design import Exclusion, PlanSection, SplitSection, StimuliSpec
 from braindecode_pipe.recipe.loader import find_recipe, load_recipe, parse_recipe
 from braindecode_pipe.recipe.models import (
     BoldSection,
@@ -9,23 +10,18 @@ from braindecode_pipe.recipe.models import (
     EmbedSpec,
     EmegSection,
     EvaluateSection,
-    Exclusion,
     GlmSection,
     NetworkSection,
-    PlanSection,
     PreprocessSection,
     Recipe,
     ReportSection,
-    Seconds,
-    Section,
-    SplitSection,
-    StimuliSpec,
     StudySection,
     TrainSection,
     Volts,
     WindowSection,
     ZeroShotSection,
 )
+from braindecode_pipe.recipe.section import Seconds, Section
 from braindecode_pipe.recipe.text import recipe_json_schema, recipe_toml, toml_value
 
 __all__ = [

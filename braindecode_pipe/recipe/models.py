@@ -6,33 +6,15 @@ A stage sees only its own section. Every field that is not given takes the defau
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-Seconds = float
+from braindecode_pipe.recipe.design import PlanSection, SplitSection
+from braindecode_pipe.recipe.section import Seconds, Section
+
 Volts = float
 Decoder = Literal["ridge", "logistic", "mlp", "conv"]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are frozen.
-
-    TOML has no null, so the word ``"none"`` stands for it in every field that may be ``None``, and
-    no tuples, so an array stands for one.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _from_toml(cls, value: Any, info: ValidationInfo) -> Any:
-        options = get_args(cls.model_fields[info.field_name or ""].annotation)
-        if type(None) not in options:
-            return value
-        if isinstance(value, list) and any(get_origin(option) is tuple for option in options):
-            return tuple(None if item == "none" else item for item in value)
-        return None if value == "none" else value
 
 
 class StudySection(Section):
@@ -43,73 +25,6 @@ class StudySection(Section):
     description: str = ""
     citation: str = ""
     license: str = ""
-
-
-class Exclusion(Section):
-    """A recording left out by name, with the reason that the report prints."""
-
-    recording: str
-    reason: str
-
-
-class StimuliSpec(Section):
-    """Which column of the event tables names the stimuli of one target, and what they are."""
-
-    kind: Literal["concept", "image", "speech"] = "concept"
-    column: str = "trial_type"
-    folder: str = Field("stimuli", description="where stimulus files lie, below the data folder")
-    where: dict[str, str] = Field(
-        {}, description='column -> value that an event must have, e.g. trial_type = "picture"'
-    )
-    only: list[str] = Field([], description="keep only these levels; empty keeps all")
-    drop: list[str] = Field([], description="levels that are no stimuli (rest, button, ...)")
-    rename: dict[str, str] = Field({}, description="level in the data -> label to use")
-    category_column: str = Field("", description="column with the category of each stimulus")
-
-
-class PlanSection(Section):
-    """Which recordings, which events, which stimuli."""
-
-    datatypes: list[Literal["eeg", "meg", "ieeg", "bold", "parcels", "epochs"]] = Field(
-        [], description="empty: all that are found"
-    )
-    subjects: list[str] = []
-    sessions: list[str] = []
-    tasks: list[str] = []
-    runs: list[str] = []
-    derivatives: str = Field("", description='e.g. "fmriprep": read BOLD from derivatives/<name>')
-    files: list[str] = Field([], description="glob patterns of loose files, instead of BIDS")
-    columns: dict[str, str] = Field(
-        {}, description="column of the data set -> onset | duration | trial_type | any new name"
-    )
-    exclude: list[Exclusion] = []
-    duplicates: Literal["error", "allow"] = "error"
-    allow_truncated: bool = False
-    max_dropped_events: float = Field(0.05, ge=0, le=1)
-    stimuli: dict[str, StimuliSpec] = {"trial_type": StimuliSpec()}
-
-
-class SplitSection(Section):
-    """Who is trained on and who is tested on; fixed before anything is fitted."""
-
-    by: Literal["run", "session", "subject", "stimulus", "category", "time"] = "run"
-    target: str = Field("", description="target whose stimuli are split; default: the first")
-    within_subject: bool = Field(True, description="one decoder per person")
-    n_folds: int = Field(0, ge=0, description="0: leave one group out")
-    test_folds: int = Field(0, ge=0, description="use only the first so many folds; 0: all")
-    validation: float = Field(
-        0.0, ge=0, lt=1, description="share of training groups held out for early stopping"
-    )
-    purge_s: Seconds = Field(
-        0.0, ge=0, description="training events closer than this to a test window are left out"
-    )
-    overlap: Literal["error", "purge"] = Field(
-        "error", description="training windows that overlap a test window in time"
-    )
-    shared_stimuli: Literal["error", "allow"] = Field(
-        "error", description="pictures or sounds that are in training and test"
-    )
-    seed: int = 0
 
 
 class MaxwellSection(Section):
@@ -335,6 +250,20 @@ class WindowSection(Section):
     delay_max: Seconds = Field(12.0, gt=0, description="largest delay that estimate looks at")
     reduce: Literal["none", "mean"] = Field("none", description="mean over the window's time")
     sfreq: float | None = Field(None, gt=0, description="average down to this rate for ridge")
+    whiten: Literal["none", "mvnn"] = Field(
+        "none",
+        description="mvnn: sensors made white by the noise covariance of each fold's training "
+        "windows (multivariate noise normalisation)",
+    )
+
+    @property
+    def extent(self) -> tuple[Seconds, Seconds | None]:
+        """Times [s] around an event that are read, the baseline among them."""
+        begin, end = self.baseline or (None, None)
+        first = min(self.tmin, self.tmin if begin is None else begin)
+        if self.tmax is None or end is None:
+            return first, self.tmax
+        return first, max(self.tmax, end)
 
 
 class NetworkSection(BaseModel):

@@ -12,10 +12,11 @@ import numpy as np
 
 from braindecode_pipe.errors import DataError, LeakageError, SplitError, StimulusError
 from braindecode_pipe.fitting.delay import DelayEstimate, estimate_delay
+from braindecode_pipe.fitting.inputs import InputScaling, InputTransform, fit_inputs
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan, check_disjoint
+from braindecode_pipe.splits import StudyPlan, check_disjoint, tested_within
 from braindecode_pipe.store import Signal, open_signal, open_store
 
 IN_MEMORY_BYTES = 1 << 30
@@ -99,6 +100,7 @@ class Fold:
     delay : float [s]
     estimate : DelayEstimate or None
     data_origin : origins of the recordings used
+    inputs : what scales and whitens the windows, fitted on those of the training, or None
     """
 
     windows: Windows
@@ -110,6 +112,7 @@ class Fold:
     delay: float
     estimate: DelayEstimate | None
     data_origin: set[str]
+    inputs: InputTransform | None = None
 
     def text(self, column: str, rows: np.ndarray) -> np.ndarray:
         """A column of the event table as text."""
@@ -153,12 +156,14 @@ def _open(path: Path, version: tuple[int, int]) -> Signal:
 
 
 def read_fold(
-    plan: StudyPlan, fold: int, target: str, window: WindowSection, signals: Mapping[str, Path]
-) -> Fold:
+    plan: StudyPlan, fold: int, target: str, window: WindowSection, signals: Mapping[str, Path],
+    scaling: InputScaling | None = None,
+) -> Fold:  # fmt: skip
     """Open the recordings of a fold and place its windows.
 
     The response delay, where asked for, is estimated from the events of training and validation
-    alone; events of the test that lie in the same recordings are cut out of it.
+    alone; events of the test that lie in the same recordings are cut out of it. What scales or
+    whitens windows is fitted on those of the training alone.
 
     Raises
     ------
@@ -181,6 +186,7 @@ def read_fold(
     )
     events = plan.events.iloc[rows].reset_index(drop=True)
     opened = open_signals(signals, events["recording"])
+    check_fits(plan, fold, opened, window)
     estimate = None
     delay = window.delay
     if delay == "estimate":
@@ -199,17 +205,36 @@ def read_fold(
                 found=str(windows.dropped or "no event"),
                 remedy="look at [train.windows] and at what [preprocess] rejects",
             )
+    validation = role[rows[fit]] == ROLES["validation"]
+    stimuli = events[column].astype(str).to_numpy(object)[fit]
+    inputs = fit_inputs(windows, fit[~validation], stimuli[~validation], scaling, window.whiten)
     return Fold(
-        windows=windows,
+        windows=windows.transformed(inputs),
         fit=fit,
         test=test,
-        validation=role[rows[fit]] == ROLES["validation"],
-        stimuli=events[column].astype(str).to_numpy(object)[fit],
+        validation=validation,
+        stimuli=stimuli,
         groups=events["group"].astype(str).to_numpy(object)[fit],
         delay=float(delay),
         estimate=estimate,
         data_origin={str(s.attrs["data_origin"]) for s in opened.values()},
+        inputs=inputs,
     )
+
+
+def check_fits(
+    plan: StudyPlan, fold: int, opened: Mapping[str, Signal], window: WindowSection
+) -> None:
+    """Refuse recordings on whose tested windows preprocessing was fitted, by what they say.
+
+    Raises
+    ------
+    LeakageError
+        Naming the events.
+    """
+    for name, signal in opened.items():
+        met = tested_within(plan, name, signal.attrs.get("fit_extents", ()), window.extent, fold)
+        check_disjoint(met, met, f"preprocessing of {name}")
 
 
 def _estimate(

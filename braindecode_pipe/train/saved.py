@@ -11,14 +11,24 @@ from braindecode_pipe.fitting.checkpoint import (
     restore_state,
     state_arrays,
 )
+from braindecode_pipe.fitting.inputs import InputTransform
 from braindecode_pipe.train.decoder import BrainDecoder
 from braindecode_pipe.train.linear import LinearFit
 
-_NETWORK = "network."
+_NETWORK, _INPUTS = "network.", "inputs."
 
 
-def decoder_files(decoder: BrainDecoder) -> dict[str, bytes]:
-    """The two files of a fitted decoder; see ``fitting.checkpoint``."""
+def decoder_files(
+    decoder: BrainDecoder, inputs: InputTransform | None = None, scope: str = ""
+) -> dict[str, bytes]:
+    """The two files of a fitted decoder; see ``fitting.checkpoint``.
+
+    Parameters
+    ----------
+    decoder : BrainDecoder
+    inputs : what its windows go through first, see :func:`load_inputs`
+    scope : hash of the ``FitScope`` of both
+    """
     arrays = {"mean": decoder.mean_, "scale": decoder.scale_}
     config: dict[str, Any] = {
         "decoder": decoder.get_params(),
@@ -35,7 +45,22 @@ def decoder_files(decoder: BrainDecoder) -> dict[str, bytes]:
         arrays |= {_NETWORK + k: v for k, v in state_arrays(decoder.network_).items()}
         if decoder.decoder == "conv":
             arrays |= {"positions": decoder.positions_, "masks": decoder.masks_}
-    return checkpoint_files(arrays, config)
+    if inputs is not None:
+        arrays |= {_INPUTS + name: values for name, values in inputs.arrays().items()}
+        config["inputs"] = inputs.config()
+    return checkpoint_files(arrays, config | ({"fit_scope": scope} if scope else {}))
+
+
+def load_inputs(read: Callable[[str], bytes]) -> InputTransform | None:
+    """What windows go through before the decoder of a checkpoint, or None: ``Windows.transformed``.
+
+    ``read`` and errors as for :func:`load_decoder`.
+    """
+    arrays, config = load_checkpoint(read)
+    if "inputs" not in config:
+        return None
+    own = {name[len(_INPUTS) :]: v for name, v in arrays.items() if name.startswith(_INPUTS)}
+    return InputTransform.load(own, config["inputs"])
 
 
 def load_decoder(read: Callable[[str], bytes]) -> BrainDecoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from braindecode_pipe.fitting.inputs import InputScaling
 from braindecode_pipe.recipe import TrainSection
 from braindecode_pipe.schema import (
     SCHEMA_VERSION,
@@ -47,6 +49,7 @@ def run(
     *,
     target: str = "",
     normalize: str = "none",
+    scaling: InputScaling | None = None,
     threads: int = 1,
 ) -> None:
     """Fit one decoder on one fold and write its predictions of the test events.
@@ -71,6 +74,7 @@ def run(
     out : store to write
     target : target of ``[plan.stimuli]``; default: what the embedding store says, else ``name``
     normalize : "none", "center" or "zscore", fitted on the fold's training stimuli
+    scaling : scaler of the recordings that each fold fits on its training windows, if any
     threads : threads that sums may use; part of what makes equal bytes
 
     Raises
@@ -86,16 +90,19 @@ def run(
 
         torch.set_num_threads(threads)
     with threadpool_limits(threads):
-        _run(section, name, decoder, fold, plan, signals, embedding, out, target, normalize)
+        _run(
+            section, name, decoder, fold, plan, signals, embedding, out, target, normalize, scaling
+        )
 
 
 def _run(
     section: TrainSection, name: str, decoder: str, fold: int, plan: StudyPlan,
     signals: Mapping[str, Path], embedding: Path, out: Path, target: str, normalize: str,
+    scaling: InputScaling | None,
 ) -> None:  # fmt: skip
     targets = Targets.load(embedding)
     target = target or str(targets.attrs.get("target") or name)
-    data = read_fold(plan, fold, target, section.windows, signals)
+    data = read_fold(plan, fold, target, section.windows, signals, scaling)
     if decoder != "conv":
         check_one_layout(data.windows, decoder)
     scope = check_seen(plan, fold, data.text("event", data.fit))
@@ -131,6 +138,7 @@ def _run(
         "dropped": data.windows.dropped,
         "normalize": normalize,
         "fit_scope": scope,
+        **({} if data.inputs is None else {"input_scope": scope, "inputs": data.inputs.facts}),
         "data_origin": origin,
         "seed": section.seed,
         "checkpoint": "model.safetensors",
@@ -149,7 +157,7 @@ def _run(
     }
     if decoder in ("ridge", "logistic"):
         groups["pattern"] = pattern_dataset(model, X, data, normalizer(targets.of(shown)), plan)
-    write_store(out, groups, files=decoder_files(model))
+    write_store(out, groups, files=decoder_files(model, data.inputs, scope))
 
 
 def make_decoder(section: TrainSection, decoder: str, n_steps: int) -> BrainDecoder:
@@ -202,6 +210,10 @@ def pattern_dataset(
     """
     X = np.asarray(X)
     predictions = model.predict(X).astype(np.float64)
+    if data.inputs is not None and data.inputs.whitener is not None:
+        # Of sensors, not of the directions that whitening made of them.
+        plain = data.windows.transformed(replace(data.inputs, whitener=None))
+        X = plain.read(data.fit)
     if len(embeddings) <= PATTERNS_MAX:
         ids = sorted(set(data.stimuli))
         labels = dict(zip(plan.stimuli["stimulus"].astype(str), plan.stimuli["label"].astype(str)))

@@ -18,6 +18,7 @@ import xarray as xr
 
 from braindecode_pipe.errors import RecipeError, SplitError
 from braindecode_pipe.fitting.delay import estimate_delay
+from braindecode_pipe.fitting.inputs import InputScaling, fit_inputs
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import TrainSection, ZeroShotSection
 from braindecode_pipe.schema import SCHEMA_VERSION, join_data_origin
@@ -33,6 +34,7 @@ def run_zero_shot(
     signals: Mapping[str, Path],
     out: Path,
     *,
+    scaling: InputScaling | None = None,
     threads: int = 1,
 ) -> None:
     """Leave two categories and one group out, for every pair and group, and store the weights.
@@ -54,6 +56,7 @@ def run_zero_shot(
     plan : StudyPlan
     signals : recording -> store
     out : store to write
+    scaling : scaler of the recordings, fitted without the left-out group, if any
     threads : threads that sums may use
 
     Raises
@@ -76,7 +79,7 @@ def run_zero_shot(
         for subject in sorted(set(events["subject"].astype(str))):
             own = events[events["subject"].astype(str) == subject].reset_index(drop=True)
             opened = open_signals(signals, own["recording"])
-            parts.append(_of_subject(section, zero_shot, own, opened))
+            parts.append(_of_subject(section, zero_shot, own, opened, scaling))
             origins |= {str(s.attrs["data_origin"]) for s in opened.values()}
     dataset = _dataset(pd.concat([table for table, _ in parts], ignore_index=True),
                        np.concatenate([weights for _, weights in parts]),
@@ -106,8 +109,9 @@ def _category_events(zero_shot: ZeroShotSection, plan: StudyPlan) -> pd.DataFram
 
 
 def _of_subject(
-    section: TrainSection, zero_shot: ZeroShotSection, events: pd.DataFrame, opened: dict[str, Any]
-) -> tuple[pd.DataFrame, np.ndarray]:
+    section: TrainSection, zero_shot: ZeroShotSection, events: pd.DataFrame,
+    opened: dict[str, Any], scaling: InputScaling | None,
+) -> tuple[pd.DataFrame, np.ndarray]:  # fmt: skip
     """Rows of the table and their weights ``(n_rows, n_categories)`` for one person."""
     groups = list(dict.fromkeys(events["group"].astype(str)))
     if len(groups) < 3:
@@ -129,11 +133,14 @@ def _of_subject(
         if windows is None or windows.delay != float(delay):
             windows = Windows(opened, events, section.windows, float(delay))
             check_one_layout(windows, "ridge")
-            rows = windows.rows()
-            X = windows.read(rows).reshape(len(rows), -1).astype(np.float64)
+            rows, X = windows.rows(), None
         valid = events.iloc[rows]
         category = valid["category"].to_numpy(int)
         member = valid["group"].astype(str).to_numpy(object)
+        seen = member != group
+        inputs = fit_inputs(windows, rows[seen], category[seen], scaling, section.windows.whiten)
+        if X is None or inputs is not None:
+            X = windows.transformed(inputs).read(rows).reshape(len(rows), -1).astype(np.float64)
         for pair, (a, b) in enumerate(itertools.combinations(range(n), 2)):
             left = np.isin(category, (a, b))
             train, test = ~left & (member != group), left & (member == group)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from braindecode_pipe.errors import DataError, SchemaError, SplitError
+from braindecode_pipe.errors import DataError, LeakageError, SchemaError, SplitError
 from braindecode_pipe.evaluate import hash_test_items, retrieve, run
 from braindecode_pipe.schema import prediction_dataset, table_to_dataset
 from braindecode_pipe.store import (
@@ -306,6 +306,10 @@ def test_what_cannot_be_evaluated(small_study, quick, tmp_path):
     attempt(DataError, r"do not belong together(.|\n)*table 'words'", paths=[changed])
     write_store(changed, {"": part.assign(prediction=part["prediction"] * np.float32(np.nan))})
     attempt(DataError, r"NaN or infinity in the predictions of ridge(.|\n)*6 of 6", paths=[changed])
+    for name in ("fit_scope", "input_scope"):
+        other = part.assign_attrs({name: study.plan.scope(1).hash()})
+        write_store(changed, {"": other})
+        attempt(LeakageError, "fitted on something else than the training", paths=[changed])
     write_store(changed, {"": part.assign_coords(event=part["event"] + "x")})
     attempt(DataError, "events that the plan does not have", paths=[changed])
     fewer = prediction_dataset(

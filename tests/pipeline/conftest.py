@@ -108,6 +108,12 @@ def make():
 
 
 @pytest.fixture(scope="session")
+def make_recording():
+    """Writers of one recording and of one event table."""
+    return write_brainvision, write_events
+
+
+@pytest.fixture(scope="session")
 def make_study():
     """Writer of a whole small data set: see :func:`write_study`."""
     return write_study

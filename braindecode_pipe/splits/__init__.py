@@ -1,0 +1,42 @@
+"""The split and the scope of every fit.
+
+A :class:`StudyPlan` holds the tables of a study and who is trained on, validated on and tested on
+in every fold. A :class:`FitScope` names exactly what a fit may see; every fitted object stores the
+hashes of what it saw, and :func:`check_disjoint` refuses a scope that meets the test items.
+"""
+
+from __future__ import annotations
+
+from braindecode_pipe.splits.extents import (
+    divided_recordings,
+    extents_hash,
+    fit_extents,
+    overlaps,
+    tested_within,
+    window_times,
+    within_reach,
+)
+from braindecode_pipe.splits.folds import make_folds
+from braindecode_pipe.splits.study import (
+    FitScope,
+    StudyPlan,
+    check_disjoint,
+    content_hash,
+    shared_between_roles,
+)
+
+__all__ = [
+    "FitScope",
+    "StudyPlan",
+    "check_disjoint",
+    "content_hash",
+    "divided_recordings",
+    "extents_hash",
+    "fit_extents",
+    "make_folds",
+    "overlaps",
+    "shared_between_roles",
+    "tested_within",
+    "window_times",
+    "within_reach",
+]

@@ -1,0 +1,93 @@
+"""Corrupting what is tested changes nothing that training reads, where the gap is kept."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from braindecode_pipe import preprocess
+from braindecode_pipe.fitting.windows import Windows
+from braindecode_pipe.plan import build
+from braindecode_pipe.preprocess.reach import reach
+from braindecode_pipe.recipe import Recipe
+from braindecode_pipe.schema import ROLES
+from braindecode_pipe.store import open_signal
+
+SFREQ, NAME = 100.0, "sub-01_task-words_eeg"
+RECIPE = {
+    "split": {"by": "time", "n_folds": 4, "test_folds": 1},
+    "preprocess": {
+        "emeg": {
+            "l_freq": 0.5, "h_freq": 30.0, "sfreq": 50.0, "scaler": "none", "clamp": None,
+            "detect_bads": False,
+        }
+    },
+    "train": {"windows": {"tmin": 0.0, "tmax": 0.5}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def recording(make_recording, tmp_path):
+    write, write_events = make_recording
+    data = np.random.default_rng(0).normal(0, 10, (4, 9000))
+    base = tmp_path / "bids" / "sub-01" / "eeg"
+    write(base / f"{NAME}.vhdr", data, SFREQ)
+    write_events(base / f"{NAME.replace('_eeg', '_events')}.tsv", 1 + 0.75 * np.arange(115),
+                 ["cat", "dog", "car", "bus", "cow"] * 23)  # fmt: skip
+    return data, tmp_path / "bids", lambda values: write(base / f"{NAME}.vhdr", values, SFREQ)
+
+
+def windows_of(recipe, plan, data, out):
+    row = plan.recordings.iloc[0].to_dict()
+    preprocess.run(recipe.preprocess, row, data, out, allow_truncated=False,
+                   data_origin="simulated")  # fmt: skip
+    windows = Windows({NAME: open_signal(out)}, plan.events, recipe.train.windows)
+    return windows.read(np.arange(len(windows)))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_f35_corrupting_the_test_part_leaves_training_windows_alone(recording, tmp_path, kept):
+    data, bids, write = recording
+    recipe = Recipe.model_validate(RECIPE)
+    far = (lambda row: reach(recipe.preprocess, row).total) if kept else None
+    plan = build(recipe.plan, recipe.split, bids, extent=(0.0, 0.5), reach=far).plan
+    before = windows_of(recipe, plan, bids, tmp_path / "before.zarr")
+    test = plan.role[0] == ROLES["test"]
+    spoiled = data.copy()
+    for onset in plan.events["onset"][test]:
+        at = round(onset * SFREQ)
+        spoiled[:, at : at + 50] += 300.0
+    write(spoiled)
+    after = windows_of(recipe, plan, bids, tmp_path / "after.zarr")
+    train = plan.role[0] == ROLES["train"]
+    change = np.abs(after - before)[train].max() / before[train].std()
+    assert np.abs(after - before)[test].max() > before[train].std()
+    # Filters by FFT leave rounding of their whole block behind: 1e-6 of what was changed.
+    assert change < 1e-5 if kept else change > 0.1
+    assert (plan.role[0] == ROLES["purged"]).sum() == (5 if kept else 0)
+
+
+def test_f35_the_reach_is_part_of_the_plan_and_of_its_key(recording, tmp_path):
+    from braindecode_pipe.pipeline.cache import FileHashes
+    from braindecode_pipe.pipeline.stages import Stages
+
+    _, bids, _ = recording
+    stages = {}
+    for low in (0.5, 1.0):
+        settings = {**RECIPE["preprocess"]["emeg"], "l_freq": low}
+        content = {**RECIPE, "preprocess": {"emeg": settings}}
+        hashes = FileHashes(tmp_path / f"hashes-{low}.json")
+        stages[low] = Stages(Recipe.model_validate(content), bids, tmp_path / "out", hashes)
+    keys = {low: stage.plan().key for low, stage in stages.items()}
+    assert keys[0.5] != keys[1.0]
+    split = stages[0.5].recipe.split
+    find = partial(build, stages[0.5].recipe.plan, split, bids, extent=(0.0, 0.5))
+    attrs = find(reach=stages[0.5].reach).attrs
+    assert attrs["filter_reach_s"] == {NAME: pytest.approx(3.3 + 0.2)}
+    assert attrs["within_reach"] == {}
+    by = split.model_copy(update={"by": "stimulus", "n_folds": 5})
+    attrs = build(stages[0.5].recipe.plan, by, bids, extent=(0.0, 0.5),
+                  reach=stages[0.5].reach).attrs  # fmt: skip
+    assert list(attrs["within_reach"].values()) == [[92, 92]]
