@@ -81,7 +81,7 @@ class Cleaner:
                 remedy='preprocess.bold.low_pass = "none", or split by run, session or subject',
             )
         columns = [np.ones((n_times, 1))]
-        if section.detrend:
+        if section.detrend and section.low_pass is None:  # the filter comes after the trend
             columns.append(trend(n_times))
         if section.high_pass:
             columns.append(drift(section.high_pass, n_times, self.t_r))

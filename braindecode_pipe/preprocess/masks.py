@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +190,12 @@ def _resampled(found: Any, what: str, image: Any, steps: list[str], smooth: bool
     source = nibabel.Nifti1Image(values.astype(np.float32 if smooth else np.float64), found.affine)
     target = nibabel.Nifti1Image(np.zeros(image.shape[:3], np.uint8), image.affine)
     kind = "continuous" if smooth else "nearest"
-    result = resample_to_img(
-        source, target, interpolation=kind, force_resample=True, copy_header=True
-    )
+    with warnings.catch_warnings():
+        # Maps may hold zeros and ones; they are weights all the same.
+        warnings.filterwarnings("ignore", message="Resampling binary images")
+        result = resample_to_img(
+            source, target, interpolation=kind, force_resample=True, copy_header=True
+        )
     steps.append(
         f"{what} resampled to the grid of the recording ({kind}, nilearn.image.resample_to_img)"
     )

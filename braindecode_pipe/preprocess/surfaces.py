@@ -338,9 +338,8 @@ def projection(
 
     depth = np.linspace(0, 1, _N_DEPTHS)[:, None, None]
     points = (outer * (1 - depth) + inner * depth) @ inverse[:3, :3].T + inverse[:3, 3]
-    # Nilearn leaves out what rounds to an index outside the grid, and extrapolates the rest.
-    rounded = np.round(points)
-    inside = ((rounded >= 0) & (rounded < np.array(shape))).all(axis=2)
+    # Nilearn's rule: up to one voxel beyond the last centre is extrapolated.
+    inside = ((points >= 0) & (points < np.array(shape))).all(axis=2)
     base = np.clip(np.floor(points), 0, np.maximum(np.array(shape) - 2, 0)).astype(int)
     part = points - base
     share = 1.0 / np.maximum(inside.sum(axis=0), 1)

@@ -182,3 +182,69 @@ def write_bold(bold_affine):
         return name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def confounds_table():
+    """A confounds table in fMRIPrep's form with its JSON, simulated: (table, metadata).
+
+    Motion with a jump of 1.2 mm at volumes 20 and 30, its derivatives and squares, tissue signals,
+    cosines, anatomical CompCor, and two volumes before the steady state.
+    """
+    import pandas as pd
+
+    def make(n_times: int = 60, seed: int = 0) -> tuple[pd.DataFrame, dict]:
+        rng = np.random.default_rng(seed)
+        table = pd.DataFrame(index=range(n_times))
+        for name in ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"):
+            size = 0.02 if name.startswith("trans") else 0.0003
+            table[name] = (size * rng.normal(size=n_times)).cumsum()
+        table.loc[20:29, "trans_x"] += 1.2
+        for name in ("csf", "white_matter", "global_signal"):
+            table[name] = 500 + 5 * rng.normal(size=n_times)
+        for name in list(table):
+            table[f"{name}_derivative1"] = table[name].diff()
+            table[f"{name}_power2"] = table[name] ** 2
+            table[f"{name}_derivative1_power2"] = table[f"{name}_derivative1"] ** 2
+        change = table[[f"trans_{axis}" for axis in "xyz"]].diff().abs().sum(axis=1)
+        turn = table[[f"rot_{axis}" for axis in "xyz"]].diff().abs().sum(axis=1)
+        table["framewise_displacement"] = (change + 50 * turn).where(table.index > 0)
+        table["std_dvars"] = 1 + 0.05 * rng.normal(size=n_times)
+        table.loc[0, "std_dvars"] = np.nan
+        table["dvars"] = 20 * table["std_dvars"]
+        steps = np.arange(n_times) + 0.5
+        for i in range(2):
+            table[f"cosine{i:02d}"] = np.cos(np.pi * (i + 1) * steps / n_times)
+        metadata = {}
+        for i in range(3):
+            table[f"a_comp_cor_{i:02d}"] = rng.normal(size=n_times)
+            metadata[f"a_comp_cor_{i:02d}"] = {
+                "CumulativeVarianceExplained": 0.2 * (i + 1), "Mask": "combined", "Method":
+                "aCompCor", "Retained": True, "SingularValue": 3.0 - i, "VarianceExplained": 0.2,
+            }  # fmt: skip
+        for i in range(2):
+            table[f"non_steady_state_outlier{i:02d}"] = (np.arange(n_times) == i).astype(float)
+        return table, metadata
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_fmriprep(write_bold, bold_affine, confounds_table):
+    """``write(root, data, brain)`` -> (path below root of the image, confounds table)."""
+    import nibabel
+
+    def write(root: Path, data: np.ndarray, brain: np.ndarray, space: str = "T1w", **how):
+        base = "derivatives/fmriprep/sub-01/func/sub-01_task-x_run-1"
+        name = write_bold(
+            root, data, name=f"{base}_space-{space}_desc-preproc_bold.nii.gz", **how
+        )
+        mask = nibabel.Nifti1Image(brain.astype(np.uint8), bold_affine)
+        nibabel.save(mask, root / f"{base}_space-{space}_desc-brain_mask.nii.gz")
+        table, metadata = confounds_table(data.shape[3])
+        file = root / f"{base}_desc-confounds_timeseries.tsv"
+        table.to_csv(file, sep="\t", index=False, na_rep="n/a")
+        file.with_suffix(".json").write_text(json.dumps(metadata))
+        return name, table
+
+    return write
