@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,22 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import BraindecodePipeError, DataError, MissingFileError
+from braindecode_pipe.formats import companion_files, describe, guarded, open_epochs, open_raw
 from braindecode_pipe.recipe import PlanSection
 
 _FOLDERS = {"eeg": "eeg", "meg": "meg", "ieeg": "ieeg", "func": "bold"}
 _EXTENSIONS = {
     "eeg": (".vhdr", ".edf", ".bdf", ".set", ".fif"),
-    "meg": (".fif", ".ds", ".sqd", ".con", ".pdf"),
+    "meg": (".fif", ".ds", ".sqd", ".con", ".kdf", ".pdf"),
     "ieeg": (".vhdr", ".edf", ".set", ".nwb", ".mefd"),
     "bold": (".nii.gz", ".nii"),
 }
-_COMPANIONS = {".vhdr": (".eeg", ".dat", ".vmrk"), ".set": (".fdt",)}
+_MEG_FORMATS = (".fif", ".fif.gz", ".ds", ".sqd", ".con", ".bin", ".chl")
+# Formats whose companions do not make a BTi/4D recording of them.
+_KNOWN = (
+    ".vhdr", ".ahdr", ".set", ".raw", ".data", ".avr", ".mul", ".cdt", ".dap", ".edf", ".bdf",
+)  # fmt: skip
+_MEG, _INTRACRANIAL = {"mag", "grad", "ref_meg"}, {"seeg", "ecog", "dbs"}
 _COLUMNS = (
     "recording", "subject", "session", "task", "run", "datatype", "path", "content_hash",
     "sfreq", "n_times", "n_sensors", "duration", "excluded", "exclude_reason", "data_origin",
@@ -207,14 +215,28 @@ def _candidates(section: PlanSection, data: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _loose_datatype(path: Path) -> str:
-    name = path.name
-    if name.endswith(("-epo.fif", "_epo.fif", "-epo.fif.gz", "_epo.fif.gz")):
-        return "epochs"
-    if name.endswith((".nii", ".nii.gz")):
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz", ".gii")):
         return "bold"
     if name.endswith("_timeseries.tsv"):
         return "parcels"
-    return "eeg" if path.suffix in (".vhdr", ".edf", ".bdf", ".set", ".cnt") else "meg"
+    try:
+        form = describe(path).form
+    except MissingFileError:
+        form = "raw"
+    if form in ("epochs", "evoked"):
+        return "epochs"
+    has_parts = path.suffix.lower() not in _KNOWN and bool(companion_files(path))
+    return "meg" if name.endswith(_MEG_FORMATS) or has_parts else "eeg"
+
+
+def _actual_datatype(path: Path, datatype: str, kinds: set[str], is_loose: bool) -> str:
+    """What a recording turned out to hold: EEGLAB epochs; FIF files of EEG or intracranial EEG."""
+    if path.suffix.lower() == ".set" and datatype in ("eeg", "ieeg"):
+        return "epochs" if describe(path).form == "epochs" else datatype
+    if is_loose and datatype == "meg" and kinds and not kinds & _MEG:
+        return "ieeg" if kinds & _INTRACRANIAL else "eeg"
+    return datatype
 
 
 def _in_folder(folder: Path, section: PlanSection) -> Iterator[tuple[Path, str]]:
@@ -270,7 +292,9 @@ def _row(
     recording = stem(path.name)
     problem, header = "", {"sfreq": np.nan, "n_times": 0, "n_sensors": 0, "duration": np.nan}
     try:
+        datatype = _actual_datatype(path, datatype, set(), False)
         header = read_header(path, datatype, data)
+        datatype = _actual_datatype(path, datatype, header.pop("kinds"), bool(section.files))
     except BraindecodePipeError as error:
         problem = str(error)
     except Exception as error:  # any reader of any vendor's format, each with its own errors
@@ -296,13 +320,12 @@ def recording_files(path: Path, datatype: str, data: Path) -> list[Path]:
     """All files that decide what a recording holds: data, companions, sidecars (no events)."""
     files = [path]
     if path.is_file():
-        files += [
-            companion
-            for extension in _COMPANIONS.get(path.suffix, ())
-            if (companion := path.with_suffix(extension)).is_file()
-        ]
+        files += companion_files(path)
         if "_split-" in path.name:
             files += sorted(path.parent.glob(re.sub(r"_split-0*1", "_split-*", path.name)))
+        elif path.suffix == ".fif":
+            # mne names the parts of a loose recording NAME-1.fif, NAME-2.fif.
+            files += sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*.fif"))
     suffix = stem(path.name).rsplit("_", 1)[-1]
     for kind, extension in (
         (suffix, ".json"), ("channels", ".tsv"), ("electrodes", ".tsv"),
@@ -325,7 +348,8 @@ def content_of(path: Path, datatype: str, data: Path, hasher: Hasher = hash_file
 
 
 def read_header(path: Path, datatype: str, data: Path) -> dict[str, Any]:
-    """Sampling rate [Hz], length and number of sensors, from the header alone."""
+    """Sampling rate [Hz], length, number and kinds of sensors, from the header alone."""
+    kinds: set[str] = set()
     if datatype == "bold":
         import nibabel
 
@@ -345,19 +369,17 @@ def read_header(path: Path, datatype: str, data: Path) -> dict[str, Any]:
                 sfreq = 1.0 / float(meta["RepetitionTime"])
             sfreq = float(meta.get("SamplingFrequency", sfreq))
     else:
-        import mne
-
-        if datatype == "epochs":
-            epochs = mne.read_epochs(path, preload=False, verbose="error")
-            n_times = len(epochs) * len(epochs.times)
-            sfreq, n_sensors = float(epochs.info["sfreq"]), len(epochs.ch_names)
-        else:
-            raw = mne.io.read_raw(path, preload=False, verbose="error")
-            n_times, sfreq, n_sensors = raw.n_times, float(raw.info["sfreq"]), len(raw.ch_names)
+        # Names that repeat and lengths are judged where the recipe's repairs are known.
+        opener = open_epochs if datatype == "epochs" else open_raw
+        inst, _ = guarded(partial(opener, path), path, data, ("unique-names",))
+        n_times = len(inst) * len(inst.times) if datatype == "epochs" else inst.n_times
+        sfreq, n_sensors = float(inst.info["sfreq"]), len(inst.ch_names)
+        kinds = set(inst.get_channel_types())
     return {
         "sfreq": sfreq,
         "n_times": int(n_times),
         "n_sensors": int(n_sensors),
+        "kinds": kinds,
         "duration": n_times / sfreq if sfreq and np.isfinite(sfreq) else np.nan,
     }
 
