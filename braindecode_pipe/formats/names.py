@@ -25,3 +25,16 @@ def refuse_repeated(path: Path, found: str) -> None:
             remedy="rename the channels in the header, or number them: preprocess.emeg.repairs = "
             '["unique-names"]',
         )
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names that repeat with their number, as MNE does it: ``A, B, A`` -> ``A-0, B, A-1``."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        if names.count(name) > 1:
+            seen[name] = seen.get(name, -1) + 1
+            out.append(f"{name}-{seen[name]}")
+        else:
+            out.append(name)
+    return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from braindecode_pipe.errors import BraindecodePipeError, DataError
 from braindecode_pipe.formats.kinds import Kind, describe, refuse
+from braindecode_pipe.formats.mirror import mirrored
 from braindecode_pipe.formats.names import refuse_repeated
 from braindecode_pipe.formats.parts import bti_parts, kit_events, kit_parts
 
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 _QUIET = {"verbose": "warning"}
 
 
-def open_raw(path: Path) -> mne.io.BaseRaw:
+def open_raw(path: Path, repairs: Sequence[str] = ()) -> mne.io.BaseRaw:
     """A continuous recording, not loaded.
 
     ``mne.io.read_raw``, and what it leaves out: KIT with its markers and head shape, BTi/4D with
     its configuration, EGI simple binary, Nicolet, FieldTrip. A KIT recording without markers has no
     head position: its sensors stay in the frame of the device.
+
+    With the repair ``unique-names`` a BrainVision header whose names repeat is read with numbered
+    names; MNE numbers those of other formats itself, and :func:`guarded` refuses that without it.
 
     Raises
     ------
@@ -40,6 +44,8 @@ def open_raw(path: Path) -> mne.io.BaseRaw:
     if kind.form != "raw":
         raise _wrong_form(path, kind, "a continuous recording")
     suffix = path.suffix.lower()
+    if suffix in (".vhdr", ".ahdr") and "unique-names" in repairs:
+        return _brainvision(path)
     parts = bti_parts(path) if path.is_file() else None
     if parts is not None:
         config, head = (None if part is None else str(part) for part in parts)
@@ -55,6 +61,18 @@ def open_raw(path: Path) -> mne.io.BaseRaw:
     if suffix == ".mat":
         return mne.io.read_raw_fieldtrip(path, info=None)
     return mne.io.read_raw(path, **_QUIET)
+
+
+def _brainvision(path: Path) -> mne.io.BaseRaw:
+    import mne
+
+    with mirrored(path, path.parent, ("unique-names",)) as (folder, repaired):
+        raw = mne.io.read_raw_brainvision(folder / path.name, **_QUIET)
+        if folder != path.parent:
+            raw.filenames = [path.parent / Path(part).name for part in raw.filenames]
+    for text in repaired:
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return raw
 
 
 def _kit(path: Path) -> mne.io.BaseRaw:
@@ -218,7 +236,7 @@ def _relevant(
             found = text.split("for:", 1)[-1].split(".")[0].strip()
             if "unique-names" not in repairs:
                 refuse_repeated(path, found)
-            text = f"repeated channel names are numbered: {found}"
+            text = f"repaired: channel names that repeat are numbered: {found}"
         if text.startswith("HED annotations"):
             # Says whether an optional package is installed, nothing about the recording.
             continue

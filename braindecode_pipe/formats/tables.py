@@ -6,23 +6,19 @@ A repair never writes into the data set: a table is read as if it had been writt
 from __future__ import annotations
 
 import codecs
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from braindecode_pipe.errors import DataError
+from braindecode_pipe.formats.names import numbered
 
 MISSING = ("", "n/a", "N/A", "nan", "NaN", "NA")
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d+,\d+(e[+-]?\d+)?$", re.IGNORECASE)
 _NUMBER = re.compile(r"^[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?$", re.IGNORECASE)
-# What mne-bids reads beside a recording.
-_READ_WITH = ("events.tsv", "channels.tsv", "electrodes.tsv")
 _ENCODING, _COMMA, _NEGATIVE = "text-encoding", "decimal-comma", "negative-durations"
 
 
@@ -114,6 +110,7 @@ def repaired_table(file: Path, repairs: Sequence[str] = ()) -> pd.DataFrame:
     repairs : of ``EmegSection.repairs``
         ``text-encoding``: UTF-16 and cp1252 are read as what they are. ``decimal-comma``: in
         columns of numbers a comma is a point. ``negative-durations``: they become 0 s.
+        ``unique-names``: names in channels.tsv that repeat are numbered.
 
     Returns
     -------
@@ -145,6 +142,11 @@ def repaired_table(file: Path, repairs: Sequence[str] = ()) -> pd.DataFrame:
         if (values < 0).any():
             frame.loc[values < 0, "duration"] = "0"
             done.append(f"{file.name}: {int((values < 0).sum())} negative durations are 0 s")
+    if "unique-names" in repairs and file.name.endswith("channels.tsv") and "name" in frame:
+        names = numbered(list(frame["name"]))
+        if names != list(frame["name"]):
+            frame["name"] = names
+            done.append(f"{file.name}: channel names that repeat are numbered")
     frame.attrs["repaired"] = done
     return frame
 
@@ -159,37 +161,3 @@ def _comma_columns(table: RawTable) -> dict[str, tuple[int, str]]:
         if first is not None and all(_NUMBER.match(cell) for cell in held):
             found[name] = (first + 2, cells[first])
     return found
-
-
-@contextmanager
-def mirrored(path: Path, root: Path, repairs: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
-    """A folder like ``root`` for one recording, with repaired tables, and what was repaired.
-
-    ``root`` itself when there is nothing to repair. Else a temporary folder of links; it is gone
-    after the block.
-    """
-    wanted = {_ENCODING, _COMMA, _NEGATIVE} & set(repairs)
-    folders = [path.parent, *(p for p in path.parent.parents if p == root or root in p.parents)]
-    tables = [
-        file for folder in folders for file in sorted(folder.iterdir())
-        if file.name.endswith(_READ_WITH) and file.is_file()
-        and any(problem.repair in wanted for problem in table_problems(file))
-    ] if wanted else []  # fmt: skip
-    if not tables:
-        yield root, []
-        return
-    notes = []
-    with tempfile.TemporaryDirectory(prefix="braindecode-pipe-") as name:
-        temporary = Path(name)
-        for folder in reversed(folders):
-            copy = temporary / folder.relative_to(root)
-            copy.mkdir(exist_ok=True)
-            for file in folder.iterdir():
-                target = copy / file.name
-                if file in tables:
-                    table = repaired_table(file, repairs)
-                    notes += [f"repaired: {text}" for text in table.attrs["repaired"]]
-                    table.to_csv(target, sep="\t", index=False, lineterminator="\n")
-                elif file not in folders:
-                    os.symlink(file.resolve(), target)
-        yield temporary, notes

@@ -109,7 +109,7 @@ def read_blocks(path: Path, datatype: str, block: int = 50_000) -> Iterator[np.n
         with warnings.catch_warnings():
             # The reader's warnings belong to the stage that preprocesses the recording.
             warnings.simplefilter("ignore")
-            raw = open_raw(path)
+            raw = open_raw(path, ("unique-names",))
         picks = mne.pick_types(raw.info, meg=True, eeg=True, seeg=True, ecog=True, dbs=True)
         picks = picks[np.unique(np.linspace(0, len(picks) - 1, 16).astype(int))]
         for start in range(0, raw.n_times, block):

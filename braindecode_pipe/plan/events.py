@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import DataError, EventError, MissingFileError
+from braindecode_pipe.formats import guarded, open_epochs, open_raw
 from braindecode_pipe.plan.recordings import sidecars, stem
 from braindecode_pipe.recipe import PlanSection
 
@@ -120,9 +122,7 @@ def _numbers(column: pd.Series, name: str, file: Path) -> pd.Series:
 
 
 def _from_epochs(path: Path) -> pd.DataFrame:
-    import mne
-
-    epochs = mne.read_epochs(path, preload=False, verbose="error")
+    epochs, _ = guarded(partial(open_epochs, path), path, path.parent)
     names = {code: name for name, code in epochs.event_id.items()}
     table = pd.DataFrame(
         {
@@ -144,9 +144,8 @@ def _from_annotations(path: Path, datatype: str) -> pd.DataFrame:
     columns = ["onset", "duration", "trial_type", "index"]
     if datatype not in ("eeg", "meg", "ieeg"):
         return pd.DataFrame(columns=columns).astype({"onset": float, "duration": float})
-    import mne
-
-    raw = mne.io.read_raw(path, preload=False, verbose="error")
+    numbered = ("unique-names",)
+    raw, _ = guarded(partial(open_raw, path, numbered), path, path.parent, numbered)
     found = [a for a in raw.annotations if not a["description"].upper().startswith(("BAD", "EDGE"))]
     first = raw.first_time if raw.annotations.orig_time is not None else 0.0
     return pd.DataFrame(

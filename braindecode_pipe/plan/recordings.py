@@ -370,8 +370,9 @@ def read_header(path: Path, datatype: str, data: Path) -> dict[str, Any]:
             sfreq = float(meta.get("SamplingFrequency", sfreq))
     else:
         # Names that repeat and lengths are judged where the recipe's repairs are known.
-        opener = open_epochs if datatype == "epochs" else open_raw
-        inst, _ = guarded(partial(opener, path), path, data, ("unique-names",))
+        numbered = ("unique-names",)
+        opener = open_epochs if datatype == "epochs" else partial(open_raw, repairs=numbered)
+        inst, _ = guarded(partial(opener, path), path, data, numbered)
         n_times = len(inst) * len(inst.times) if datatype == "epochs" else inst.n_times
         sfreq, n_sensors = float(inst.info["sfreq"]), len(inst.ch_names)
         kinds = set(inst.get_channel_types())

@@ -19,6 +19,7 @@ from braindecode_pipe.errors import DataError
 from braindecode_pipe.preprocess import quality
 from braindecode_pipe.preprocess import steps as step
 from braindecode_pipe.preprocess.reading import (
+    apply_names,
     collect_warnings,
     copy_epochs,
     copy_raw,
@@ -66,9 +67,10 @@ def run_raw(
     MissingFileError, TruncatedRecordingError, UnitError, DataError, RecipeError
     """
     path = safe_join(data, recording["path"])
-    raw, messages = read_raw(path, data, allow_truncated)
+    raw, messages = read_raw(path, data, allow_truncated, section.repairs)
     log = Log(warnings=messages)
-    log.steps += [text for text in messages if text.startswith("truncated")]
+    log.steps += [text for text in messages if text.startswith(("truncated", "repaired"))]
+    apply_names(raw, section, path, log)
     info, picks = _pick(raw, section, path, log)
     sfreq_in = float(raw.info["sfreq"])
     annotations = _from_first_sample(raw)
@@ -121,6 +123,7 @@ def run_epochs(
     path = safe_join(data, recording["path"])
     epochs, messages = read_epochs(path, data)
     log = Log(warnings=messages)
+    apply_names(epochs, section, path, log)
     info, picks = _pick(epochs, section, path, log)
     n_events, n_in, first_time = len(epochs), len(epochs.times), float(epochs.times[0])
     with Scratch(out, (len(picks), n_events * n_in)) as samples:

@@ -20,11 +20,12 @@ from braindecode_pipe.formats import (
     truncated,
 )
 from braindecode_pipe.formats.lengths import declared, mixed_rates
+from braindecode_pipe.formats.mirror import mirrored
 from braindecode_pipe.formats.opening import collect_warnings
-from braindecode_pipe.formats.tables import mirrored
 from braindecode_pipe.preprocess import scratch
 from braindecode_pipe.preprocess.scratch import Scratch, slices
-from braindecode_pipe.preprocess.sidecars import bids_root, merged_json
+from braindecode_pipe.preprocess.sensors import drop_impossible, restore_frame
+from braindecode_pipe.preprocess.sidecars import bids_root, entities, merged_json, read_json
 from braindecode_pipe.recipe import EmegSection
 
 if TYPE_CHECKING:
@@ -74,10 +75,7 @@ def read_raw(
     require(path)
     cut = check_declared(path, allow_truncated, repairs)
     root = bids_root(path, data)
-    if root is not None and path.parent.name in _ELECTRICAL:
-        raw, messages = _read_bids(path, data, root, repairs)
-    else:
-        raw, messages = guarded(partial(open_raw, path), path, data, repairs)
+    raw, messages = _read(path, data, root, repairs)
     for part in raw.filenames[1:]:
         # The other files of a split recording: a cut one is read as zeros or not at all.
         if part is not None:
@@ -88,34 +86,52 @@ def read_raw(
         )
     if cut:
         _crop(raw, path)
+    datatype = path.parent.name
+    if root is not None and datatype in ("eeg", "ieeg"):
+        messages.append(restore_frame(raw.info, _coordinate_system(path, root), datatype))
+    messages = [text for text in (*messages, drop_impossible(raw.info)) if text]
     sidecar = merged_json(path, data, path.parent.name) if root is not None else {}
     cut = cut or _check_duration(raw, sidecar, path, allow_truncated)
     return raw, ([cut] if cut else []) + messages
 
 
-def _read_bids(
-    path: Path, data: Path, root: Path, repairs: tuple[str, ...]
+def _read(
+    path: Path, data: Path, root: Path | None, repairs: tuple[str, ...]
 ) -> tuple[Any, list[str]]:
-    """By mne-bids; tables that are repaired are read from a copy outside of the data set."""
-    import mne_bids
-
-    kind = describe(path)
-    if kind.form != "raw":
-        return guarded(partial(open_raw, path), path, data, repairs)
-
-    def read(folder: Path) -> Any:
-        file = folder / path.relative_to(root)
-        bids_path = mne_bids.get_bids_path_from_fname(file, check=False).update(root=folder)
-        return mne_bids.read_raw_bids(bids_path, verbose="warning")
-
+    """By mne-bids where there is BIDS; what is repaired is read from outside of the data set."""
+    if root is None or path.parent.name not in _ELECTRICAL or describe(path).form != "raw":
+        return guarded(partial(open_raw, path, repairs), path, data, repairs)
+    if not repairs:
+        return guarded(partial(_read_bids, path, root), path, data)
     with mirrored(path, root, repairs) as (folder, repaired):
-        raw, messages = guarded(partial(read, folder), path, folder, repairs)
+        reader = partial(_read_bids, folder / path.relative_to(root), folder)
+        raw, messages = guarded(reader, path, folder, repairs)
         if folder != root:
             # The samples are read later, when the copy is gone.
-            described, raw = raw, guarded(partial(open_raw, path), path, data, repairs)[0]
-            raw.info = described.info
-            raw.set_annotations(described.annotations, emit_warning=False)
+            samples, _ = guarded(partial(open_raw, path, repairs), path, data, repairs)
+            samples.info = raw.info
+            raw = samples.set_annotations(raw.annotations, emit_warning=False)
     return raw, [*repaired, *messages]
+
+
+def _read_bids(path: Path, root: Path) -> Any:
+    import mne_bids
+
+    bids_path = mne_bids.get_bids_path_from_fname(path, check=False).update(root=root)
+    return mne_bids.read_raw_bids(bids_path, verbose="warning")
+
+
+def _coordinate_system(path: Path, root: Path) -> str:
+    """Name of the system that electrodes.tsv is in, "" where several are there or none is told."""
+    own, found = entities(path.name), set()
+    for folder in (path.parent, path.parent.parent, root):
+        for file in folder.glob("*coordsystem.json"):
+            theirs = {k: v for k, v in entities(file.name).items() if k != "space"}
+            if theirs.items() <= own.items():
+                meta = read_json(file)
+                keys = (f"{kind}CoordinateSystem" for kind in ("iEEG", "EEG"))
+                found |= {str(meta[key]) for key in keys if key in meta}
+    return found.pop() if len(found) == 1 else ""
 
 
 def read_epochs(path: Path, data: Path) -> tuple[Any, list[str]]:

@@ -24,6 +24,7 @@ __all__ = [
     "entities",
     "merged_json",
     "mixed_rates",
+    "read_json",
     "truncated",
 ]
 
@@ -73,21 +74,26 @@ def merged_json(path: Path, data: Path, suffix: str) -> dict[str, Any]:
             )
         ]
         for candidate in sorted(here, key=lambda c: len(entities(c.name))):
-            try:
-                content = json.loads(candidate.read_text(encoding="utf-8-sig"))
-            except ValueError as error:
-                raise DataError(
-                    "a sidecar cannot be read", file=candidate, expected="JSON", found=str(error)
-                ) from error
-            if not isinstance(content, dict):
-                raise DataError(
-                    "a sidecar cannot be read",
-                    file=candidate,
-                    expected="a JSON object",
-                    found=type(content).__name__,
-                )
-            merged.update(content)
+            merged.update(read_json(candidate))
     return merged
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Content of a sidecar. Raises :class:`DataError` when it is no JSON object."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError) as error:
+        raise DataError(
+            "a sidecar cannot be read", file=file, expected="JSON", found=str(error)
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(
+            "a sidecar cannot be read",
+            file=file,
+            expected="a JSON object",
+            found=type(content).__name__,
+        )
+    return content
 
 
 @dataclass(frozen=True)
