@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from rich.text import Text
 
 from braindecode_pipe import __version__
+from braindecode_pipe.cli.bids import bids, spread
 from braindecode_pipe.cli.console import console, crash_log, print_bug, print_error, show
 from braindecode_pipe.cli.options import (
     BreakLockOption,
@@ -52,8 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: a stage failed, or a bug; 2: bad input (recipe, data, arguments); 130: interrupted.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["bids"]:
+        given = spread(given)
     try:
-        app(None if arguments is None else list(arguments), prog_name="braindecode-pipe")
+        app(given, prog_name="braindecode-pipe")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BraindecodePipeError as error:
@@ -228,6 +233,9 @@ _add_stage(Stage.embed, "Turn stimuli into vectors")
 _add_stage(Stage.train, "Fit decoders on every fold")
 _add_stage(Stage.evaluate, "Score the predictions against chance")
 _add_stage(Stage.report, "Write the report")
+
+
+app.command(rich_help_panel=_RUN)(bids)
 
 
 def _execute(recipe: Recipe, data: Path, out: Path, **options: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from braindecode_pipe.errors import InputError, MissingFileError
+from braindecode_pipe.pipeline.consistency import rate_conflicts
 from braindecode_pipe.plan import build
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.schema import ROLES
@@ -33,6 +34,9 @@ def check(recipe: Recipe, data: str | Path) -> list[Finding]:
         return [Finding("error", str(error))]
     plan, attrs = result.plan, result.attrs
     findings = [Finding("error", text) for text in attrs["problems"].values()]
+    findings += [
+        Finding("error", str(error)) for error in rate_conflicts(plan.recordings, recipe.preprocess)
+    ]
     findings += [
         Finding("warning", f"{name}: {n} events lie outside the recording and are dropped")
         for name, n in attrs["dropped_events"].items()

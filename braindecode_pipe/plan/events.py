@@ -190,6 +190,13 @@ def _inside(
     return table[~outside].reset_index(drop=True), dropped
 
 
+def no_events() -> pd.DataFrame:
+    """A table of events without a row."""
+    names = ("event", "recording", "subject", "session", "run", "trial_type")
+    columns = {name: pd.Series(dtype=str) for name in names}
+    return pd.DataFrame(columns | {name: pd.Series(dtype=float) for name in ("onset", "duration")})
+
+
 def read_all_events(
     section: PlanSection, recordings: pd.DataFrame, data: Path
 ) -> tuple[pd.DataFrame, dict[str, int], dict[str, str]]:

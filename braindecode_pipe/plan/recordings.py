@@ -140,7 +140,7 @@ def find_recordings(section: PlanSection, data: Path, hasher: Hasher = hash_file
     origin = "simulated" if dataset_description(data).get("SimulatedData") is True else "recorded"
     excluded = {exclusion.recording: exclusion.reason for exclusion in section.exclude}
     rows = []
-    for path, datatype in _candidates(section, data):
+    for path, datatype in candidates(section, data):
         rows.append(_row(path, datatype, data, section, hasher, origin))
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     if table.empty:
@@ -194,7 +194,8 @@ def _what_is_there(data: Path) -> str:
     return ", ".join(names) if names else "an empty folder"
 
 
-def _candidates(section: PlanSection, data: Path) -> Iterator[tuple[Path, str]]:
+def candidates(section: PlanSection, data: Path) -> Iterator[tuple[Path, str]]:
+    """Paths and datatypes of the recordings that a section asks for; nothing is opened."""
     if section.files:
         for pattern in section.files:
             for path in sorted(data.glob(pattern)):
