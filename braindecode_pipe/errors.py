@@ -107,6 +107,10 @@ class EventError(DataError):
     """Events outside the recording, without stimulus, or disagreeing with the stimuli."""
 
 
+class NoEventsError(EventError):
+    """A data set without any event: its recordings can be preprocessed, and nothing decoded."""
+
+
 class StimulusError(DataError):
     """A stimulus that is missing on disk or cannot be decoded."""
 

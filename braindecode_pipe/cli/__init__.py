@@ -145,14 +145,24 @@ def check(
         Path | None, typer.Option("--data", metavar="DIR", help="Data folder for a recipe")
     ] = None,
     overrides: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Read everything that a study would read, and write nothing."""
+    """Look for faults in a data set, or read all that a study would read; write nothing."""
     from braindecode_pipe import pipeline
-    from braindecode_pipe.inspect import findings_table, survey, write_recipe
+    from braindecode_pipe.inspect import (
+        diagnose,
+        diagnosis_table,
+        findings_table,
+        survey,
+        write_recipe,
+    )
     from braindecode_pipe.recipe import load_recipe, parse_recipe
 
+    faults = []
     if Path(what).is_dir():
         data = Path(what)
+        faults = diagnose(data, quiet=quiet)
+        console().print(diagnosis_table(faults))
         recipe = parse_recipe(write_recipe(survey(data)), f"recipe for {what}", overrides or ())
     else:
         recipe = load_recipe(what, overrides or ())
@@ -160,9 +170,10 @@ def check(
         raise InputError(
             "which data is to be checked?", expected="a folder", remedy="give it with --data DIR"
         )
-    findings = pipeline.check(recipe, data)
+    findings = pipeline.check(recipe, data, is_proposal=Path(what).is_dir())
     console().print(findings_table(findings))
-    raise typer.Exit(2 if any(finding.severity == "error" for finding in findings) else 0)
+    found = (*faults, *findings)
+    raise typer.Exit(2 if any(finding.severity == "error" for finding in found) else 0)
 
 
 # --- run and one command per stage ---------------------------------------------------------------

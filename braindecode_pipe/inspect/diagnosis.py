@@ -61,7 +61,7 @@ def diagnose(data: str | Path, *, subjects: Sequence[str] = (), quiet: bool = Tr
             "the data folder does not exist", file=data, expected="a folder", found="nothing"
         )
     wanted = {label.removeprefix("sub-") for label in subjects}
-    is_bids = any(data.glob("sub-*"))
+    is_bids = any(path.is_dir() for path in data.glob("sub-*"))
     found = list(_dataset_faults(data)) if is_bids and not wanted else []
     files = [
         file for file in _files(data)

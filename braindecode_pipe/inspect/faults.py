@@ -101,7 +101,7 @@ def _table_faults(path: Path, name: str) -> Iterator[Fault]:
     for problem in table_problems(path):
         severity = "note" if not problem.fatal else "error" if is_read else "warning"
         remedy = "correct the file" if problem.fatal else "harmless"
-        code = problem.repair or re.sub(r"[\d'\"].*", "", problem.what)[:40]
+        code = problem.repair or re.sub(r"[^a-z ]+", "", problem.what)[:30]
         yield Fault(name, severity, code, problem.what, remedy, problem.repair if is_read else "")
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from braindecode_pipe.errors import InputError, MissingFileError
+from braindecode_pipe.errors import InputError, MissingFileError, NoEventsError, SplitError
 from braindecode_pipe.pipeline.consistency import rate_conflicts
 from braindecode_pipe.plan import build
 from braindecode_pipe.recipe import Recipe
@@ -22,14 +22,23 @@ class Finding:
     text: str
 
 
-def check(recipe: Recipe, data: str | Path) -> list[Finding]:
+def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> list[Finding]:
     """Read headers, events, stimuli and the split of a study; write nothing.
 
     Errors that would stop the plan are findings too, so that ``check`` never raises for bad input.
+
+    Parameters
+    ----------
+    recipe, data : the study
+    is_proposal : bool
+        Nobody asked for this recipe: that there is nothing to decode, or nothing to split, is a
+        warning then. The recordings can still be preprocessed.
     """
     windows = recipe.train.windows
     try:
         result = build(recipe.plan, recipe.split, Path(data), extent=(windows.tmin, windows.tmax))
+    except (SplitError, NoEventsError) as error:
+        return [Finding("warning" if is_proposal else "error", str(error))]
     except InputError as error:
         return [Finding("error", str(error))]
     plan, attrs = result.plan, result.attrs
@@ -75,13 +84,16 @@ def clean(out: str | Path) -> list[Path]:
     MissingFileError : ``out`` is no run folder
     """
     out = Path(out)
-    record = out / "run.json"
-    if not record.is_file():
+    # What participants were given by `bids` is used as well, whatever ran last.
+    records = [*out.glob("run.json"), *sorted(out.glob("participant-*.json"))]
+    if not records:
         raise MissingFileError(
             "this is not the folder of a run", file=out, expected="run.json in it",
             remedy="give the folder that `run` wrote to",
         )  # fmt: skip
-    units = json.loads(record.read_text(encoding="utf-8"))["units"]
+    units = [
+        unit for file in records for unit in json.loads(file.read_text(encoding="utf-8"))["units"]
+    ]
     used, reached = ({unit[key] for unit in units} for key in ("store", "stage"))
     removed = []
     with StoreLock(out / "run"):

@@ -45,9 +45,9 @@ class Run:
         name: str = "run",
     ) -> None:
         names = list(STAGES)
-        for name in (start, until, *force):
-            if name is not None and name not in names:
-                raise RecipeError("no such stage", expected=", ".join(names), found=name)
+        for stage in (start, until, *force, *reuse):
+            if stage is not None and stage not in names:
+                raise RecipeError("no such stage", expected=", ".join(names), found=stage)
         self.decodes = recipe.split.by != "none"
         if not self.decodes and until in ("embed", "train", "evaluate"):
             raise RecipeError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import DataError, EventError, MissingFileError
+from braindecode_pipe.errors import DataError, EventError, MissingFileError, NoEventsError
 from braindecode_pipe.formats import guarded, open_epochs, open_raw
 from braindecode_pipe.plan.recordings import sidecars, stem
 from braindecode_pipe.recipe import PlanSection
@@ -229,7 +229,7 @@ def read_all_events(
     if not tables and errors:
         raise next(iter(errors.values()))
     if not tables:
-        raise EventError(
+        raise NoEventsError(
             "no recording has events",
             file=data,
             expected="events.tsv beside the recordings, annotations, or epochs",
