@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import shutil
 from pathlib import Path
 
 import mne
@@ -15,11 +14,8 @@ import scipy.io
 from rich.console import Console
 
 from braindecode_pipe.cli import main
-from braindecode_pipe.errors import DataError, MissingFileError
-from braindecode_pipe.formats.tables import read_cells, repaired_table, table_problems
+from braindecode_pipe.errors import MissingFileError
 from braindecode_pipe.inspect import diagnose, diagnosis_table
-from braindecode_pipe.plan import build
-from braindecode_pipe.recipe import parse_recipe
 
 NAMES = ("Fp1", "Fp2", "Cz", "Pz", "Oz", "O1")
 STEM = "sub-01/eeg/sub-01_task-x_run-1"
@@ -396,73 +392,3 @@ def test_the_number_format_of_tiny_bids_is_wrong(shared_data):
     whats = [fault.what for fault in diagnose(shared_data / "formats" / "tiny_bids")]
     assert any("RecordingDuration is 0.9998 s" in what and "lasts 2 s" in what for what in whats)
     assert any("eeg amplitudes cannot be in V" in what for what in whats)
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-def test_a_table_is_repaired_as_asked(tmp_path):
-    file = tmp_path / "x_events.tsv"
-    text = "onset\tduration\ttrial_type\tstim_file\r\n1,5\t-1\tKäse\ta,1.png\r\n2\t0,5\tb\tn/a\r\n"
-    file.write_bytes(text.encode("cp1252"))
-    with pytest.raises(DataError, match=r'cp1252(.|\n)*repairs = \["text-encoding"\]'):
-        repaired_table(file)
-    table = repaired_table(file, ["text-encoding", "decimal-comma", "negative-durations"])
-    assert list(table["onset"]) == ["1.5", "2"] and list(table["duration"]) == ["0", "0.5"]
-    assert list(table["trial_type"]) == ["Käse", "b"]
-    assert list(table["stim_file"]) == ["a,1.png", "n/a"], "commas of words stay"
-    assert len(table.attrs["repaired"]) == 3
-    kept = repaired_table(file, ["text-encoding"])
-    assert list(kept["duration"]) == ["-1", "0,5"] and len(kept.attrs["repaired"]) == 1
-
-
-def test_a_table_that_cannot_be_repaired(tmp_path):
-    file = tmp_path / "x.tsv"
-    file.write_text("a\tb\n1\t2\t3\n")
-    with pytest.raises(DataError, match="another number of cells"):
-        repaired_table(file, ["decimal-comma"])
-    file.write_text("onset,duration\n1,2\n")
-    assert "no tabs?" in table_problems(file)[0].what
-    file.write_text("")
-    assert [problem.what for problem in table_problems(file)] == ["an empty table"]
-    assert read_cells(file).columns == ()
-
-
-# --- runs of one person --------------------------------------------------------------------------
-
-STUDY = '[study]\nname = "s"\n[embed.trial_type]\n'
-
-
-def test_f21_rates_that_differ_stop_the_study_with_both_values(whole, capsys):
-    write_run(whole, run="3", sfreq=50.0)
-    recipe = whole.parent / "r.toml"
-    recipe.write_text(STUDY + '[preprocess.emeg]\nsfreq = "none"\nh_freq = 20.0\n')
-    out = whole.parent / "out"
-    command = ["preprocess", str(recipe), "--data", str(whole), "--out", str(out), "-q"]
-    assert main(command) == 2
-    shown = capsys.readouterr().err
-    assert "recordings of sub-01 differ in sampling rate" in shown
-    assert "100 Hz in sub-01_task-x_run-1_eeg; 50 Hz in sub-01_task-x_run-3_eeg" in shown
-    assert "preprocess.emeg.sfreq = 50" in shown
-    assert not (out / "preprocess").exists(), "before any work"
-    assert main(["check", str(recipe), "--data", str(whole)]) == 2
-    assert "differ in sampling rate" in capsys.readouterr().out
-    assert main([*command, "--set", "preprocess.emeg.sfreq=50"]) == 0
-    assert main([*command, "--set", "split.by='none'"]) == 0, "nothing is decoded together"
-
-
-def test_a_plan_without_a_split_needs_neither_events_nor_stimuli(whole):
-    for file in whole.rglob("*_events.tsv"):
-        file.unlink()
-    recipe = parse_recipe('[split]\nby = "none"\n', "r")
-    result = build(recipe.plan, recipe.split, whole)
-    assert len(result.plan.recordings) == 2 and len(result.plan.folds) == 0
-    assert result.plan.role.shape == (0, 0)
-    assert "no recording has events" in result.attrs["event_problems"][""]
-
-
-def test_copies_do_not_stop_what_is_only_preprocessed(whole):
-    for file in (whole / "sub-01/eeg").glob("*run-1_eeg.eeg"):
-        shutil.copy(file, file.with_name(file.name.replace("run-1", "run-2")))
-    recipe = parse_recipe('[split]\nby = "none"\n', "r")
-    assert len(build(recipe.plan, recipe.split, whole).plan.events) == 30

@@ -29,8 +29,9 @@ def read_header(path: Path) -> Header:
 
     Raises
     ------
-    OSError, ValueError, KeyError, TypeError, NotImplementedError
-        The file is cut, no EEGLAB file, or needs a library that is not installed.
+    OSError, ValueError, KeyError, TypeError
+        The file is cut, or no EEGLAB file.
+    ImportError : a MATLAB 7.3 file, which needs h5py
     """
     fields = _fields(path)
     fields = fields.get("EEG", fields)
@@ -62,10 +63,8 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _hdf5(path: Path) -> dict[str, Any]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise NotImplementedError("MATLAB 7.3 files need h5py") from error
+    import h5py
+
     with h5py.File(path, "r") as file:
         group = file.get("EEG", file)
         fields: dict[str, Any] = {

@@ -260,8 +260,8 @@ def _tags(stream: BinaryIO, size: int) -> Declared:
 def _eeglab(path: Path) -> Declared:
     try:
         header = eeglab.read_header(path)
-    except NotImplementedError:
-        return Declared()
+    except ImportError:
+        return Declared()  # its reader will say what it needs
     except Exception as error:  # scipy has a dozen errors for a cut file
         raise ValueError(str(error)) from error
     if not header.data:

@@ -9,29 +9,31 @@ from braindecode_pipe.errors import DataError
 from braindecode_pipe.recipe import PreprocessSection
 from braindecode_pipe.splits import StudyPlan
 
+_SLOW = ("bold", "parcels")
 _TOLERANCE = 1e-6
 
 
 def check_rates(plan: StudyPlan, section: PreprocessSection) -> None:
-    """Refuse runs of one person whose stores would have different sampling rates.
+    """Refuse EEG and MEG runs of one person whose stores would have different sampling rates.
 
-    EEG and MEG are resampled only where ``preprocess.emeg.sfreq`` says so, and never up; BOLD never
-    is. Channels need no check: they are brought together by their names.
+    They are resampled only where ``preprocess.emeg.sfreq`` says so, and never up. Channels need no
+    check: they are brought together by their names.
 
     Raises
     ------
     DataError : two rates, with the runs that have them
     """
-    for row in rate_conflicts(plan.recordings, section):
-        raise row
+    electric = plan.recordings[~plan.recordings["datatype"].isin(_SLOW)]
+    for error in rate_conflicts(electric, section):
+        raise error
 
 
 def rate_conflicts(recordings: pd.DataFrame, section: PreprocessSection) -> list[DataError]:
-    """One error per person and kind of data whose stores would differ in rate."""
+    """One error per person and kind of data, BOLD too, whose stores would differ in rate."""
     used = recordings[~recordings["excluded"].astype(bool) & (recordings["problem"] == "")]
     errors = []
     for (subject, datatype), part in used.groupby(["subject", "datatype"]):
-        is_bold = datatype in ("bold", "parcels")
+        is_bold = datatype in _SLOW
         if is_bold and section.bold.responses != "series":
             continue
         target = None if is_bold else section.emeg.sfreq
