@@ -25,7 +25,7 @@ from braindecode_pipe.errors import (
 from braindecode_pipe.formats import brainvision, declared, guarded, open_epochs, open_raw, repeated
 from braindecode_pipe.formats.kinds import describe
 from braindecode_pipe.formats.tables import MISSING, RawTable, read_cells, table_problems
-from braindecode_pipe.preprocess.quality import check_units, local_amplitude
+from braindecode_pipe.preprocess.quality import check_units
 from braindecode_pipe.store import safe_join
 
 # Tables that decide what is computed; others only describe.
@@ -322,7 +322,7 @@ def _unit_faults(raw: Any, name: str, kinds: dict[str, str]) -> Iterator[Fault]:
     reader = partial(raw.get_data, start=start, stop=start + n, verbose="error")
     try:
         values, _ = guarded(reader, Path(name), Path("."))
-        check_units(local_amplitude(np.nan_to_num(values), round(sfreq)), types, name)
+        check_units(np.nan_to_num(values).std(axis=1), types, name)
     except UnitError as error:
         yield Fault(
             name, "error", "unit", f"{error.message}: {error.found}", str(error.remedy or "")
