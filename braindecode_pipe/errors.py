@@ -46,6 +46,11 @@ class BraindecodePipeError(Exception):
                 lines.append(f"  {label}: {value}")
         super().__init__("\n".join(lines))
 
+    @property
+    def line(self) -> str:
+        """The whole message in one line."""
+        return one_line(str(self))
+
     def __reduce__(self):
         # Keyword-only arguments: the default protocol would lose them between worker processes.
         return (
@@ -61,6 +66,11 @@ class BraindecodePipeError(Exception):
                 },
             ),
         )
+
+
+def one_line(text: str) -> str:
+    """The text of an error in one line: ``message; file: x; expected: y; found: z; remedy: w``."""
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _rebuild(cls, message, details):
@@ -95,6 +105,10 @@ class UnitError(DataError):
 
 class EventError(DataError):
     """Events outside the recording, without stimulus, or disagreeing with the stimuli."""
+
+
+class NoEventsError(EventError):
+    """A data set without any event: its recordings can be preprocessed, and nothing decoded."""
 
 
 class StimulusError(DataError):

@@ -20,7 +20,8 @@ from braindecode_pipe.store import write_store
 
 COMMANDS = (
     "init", "demo", "check", "run", "plan", "preprocess", "embed", "train", "evaluate", "report",
-    "config", "schema", "inspect", "verify", "audit", "doctor", "fetch", "simulate", "clean",
+    "bids", "config", "schema", "inspect", "verify", "audit", "doctor", "fetch", "simulate",
+    "clean",
 )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def test_there_is_something_to_look_at():
     [
         ("zarr", {"store"}),
         ("torch", {"networks", "fitting", "train", "embed", "executor.py", "inspect"}),
-        ("mne", {"plan", "preprocess", "simulate", "report", "fetch.py", "inspect"}),
+        ("mne", {"formats", "plan", "preprocess", "simulate", "report", "fetch.py", "inspect"}),
         ("mne_bids", {"plan", "preprocess", "simulate", "fetch.py", "inspect"}),
         ("nilearn", {"plan", "preprocess", "simulate", "report", "fetch.py", "inspect"}),
         ("nibabel", {"plan", "preprocess", "simulate", "report", "fetch.py", "inspect"}),

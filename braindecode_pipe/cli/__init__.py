@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from rich.text import Text
 
 from braindecode_pipe import __version__
+from braindecode_pipe.cli.bids import bids, spread
 from braindecode_pipe.cli.console import console, crash_log, print_bug, print_error, show
 from braindecode_pipe.cli.options import (
     BreakLockOption,
@@ -52,8 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: a stage failed, or a bug; 2: bad input (recipe, data, arguments); 130: interrupted.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["bids"]:
+        given = spread(given)
     try:
-        app(None if arguments is None else list(arguments), prog_name="braindecode-pipe")
+        app(given, prog_name="braindecode-pipe")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BraindecodePipeError as error:
@@ -140,14 +145,24 @@ def check(
         Path | None, typer.Option("--data", metavar="DIR", help="Data folder for a recipe")
     ] = None,
     overrides: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Read everything that a study would read, and write nothing."""
+    """Look for faults in a data set, or read all that a study would read; write nothing."""
     from braindecode_pipe import pipeline
-    from braindecode_pipe.inspect import findings_table, survey, write_recipe
+    from braindecode_pipe.inspect import (
+        diagnose,
+        diagnosis_table,
+        findings_table,
+        survey,
+        write_recipe,
+    )
     from braindecode_pipe.recipe import load_recipe, parse_recipe
 
+    faults = []
     if Path(what).is_dir():
         data = Path(what)
+        faults = diagnose(data, quiet=quiet)
+        console().print(diagnosis_table(faults))
         recipe = parse_recipe(write_recipe(survey(data)), f"recipe for {what}", overrides or ())
     else:
         recipe = load_recipe(what, overrides or ())
@@ -155,9 +170,10 @@ def check(
         raise InputError(
             "which data is to be checked?", expected="a folder", remedy="give it with --data DIR"
         )
-    findings = pipeline.check(recipe, data)
+    findings = pipeline.check(recipe, data, is_proposal=Path(what).is_dir())
     console().print(findings_table(findings))
-    raise typer.Exit(2 if any(finding.severity == "error" for finding in findings) else 0)
+    found = (*faults, *findings)
+    raise typer.Exit(2 if any(finding.severity == "error" for finding in found) else 0)
 
 
 # --- run and one command per stage ---------------------------------------------------------------
@@ -228,6 +244,9 @@ _add_stage(Stage.embed, "Turn stimuli into vectors")
 _add_stage(Stage.train, "Fit decoders on every fold")
 _add_stage(Stage.evaluate, "Score the predictions against chance")
 _add_stage(Stage.report, "Write the report")
+
+
+app.command(rich_help_panel=_RUN)(bids)
 
 
 def _execute(recipe: Recipe, data: Path, out: Path, **options: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from braindecode_pipe.inspect.diagnosis import diagnose, diagnosis_table
+from braindecode_pipe.inspect.faults import Fault
 from braindecode_pipe.inspect.proposal import write_recipe
 from braindecode_pipe.inspect.stores import find_stores, inspect_store, open_events
 from braindecode_pipe.inspect.survey import Column, Survey, describe_survey, survey
@@ -9,8 +11,11 @@ from braindecode_pipe.inspect.tables import environment, findings_table, metrics
 
 __all__ = [
     "Column",
+    "Fault",
     "Survey",
     "describe_survey",
+    "diagnose",
+    "diagnosis_table",
     "environment",
     "find_stores",
     "findings_table",

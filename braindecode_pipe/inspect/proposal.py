@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from braindecode_pipe.formats import open_epochs
 from braindecode_pipe.inspect.choices import Target, choose_recordings, choose_target
 from braindecode_pipe.inspect.survey import Survey, sidecar_value
 from braindecode_pipe.recipe import EmegSection, toml_value
@@ -297,10 +298,8 @@ def _extent(found: Survey, chosen: pd.DataFrame) -> tuple[float, float]:
     """Times [s] around an event that decoders read; epochs may be shorter."""
     tmin, tmax = -0.1, 0.8
     if chosen["datatype"].iloc[0] == "epochs":
-        import mne
-
         for name in chosen["path"]:
-            epochs = mne.read_epochs(found.data / name, preload=False, verbose="error")
+            epochs = open_epochs(found.data / name)
             tmin, tmax = max(tmin, float(epochs.tmin)), min(tmax, float(epochs.tmax))
     return round(tmin, 4), round(tmax, 4)
 

@@ -30,9 +30,10 @@ _KINDS = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     "speech": (".wav", ".flac", ".mp3", ".ogg"),
 }
-_LOOSE = (
+LOOSE = (
     "*_epo.fif", "*-epo.fif", "*_raw.fif", "*-raw.fif", "*_meg.fif", "*.vhdr", "*.edf", "*.bdf",
-    "*.set", "*_bold.nii.gz", "*_bold.nii", "*_timeseries.tsv",
+    "*.set", "*.gdf", "*.cnt", "*.mff", "*.ds", "*.sqd", "*.con", "*-ave.fif", "*_ave.fif",
+    "*_bold.nii.gz", "*_bold.nii", "*_timeseries.tsv",
 )  # fmt: skip
 # Columns that say when and where, not what.
 _WHEN = ("event", "recording", "subject", "session", "run", "onset", "duration", "sample")
@@ -108,7 +109,7 @@ def survey(data: str | Path) -> Survey:
         raise MissingFileError(
             "no recording found",
             file=data,
-            expected="sub-*/ folders as in BIDS, or files like " + ", ".join(_LOOSE),
+            expected="sub-*/ folders as in BIDS, or files like " + ", ".join(LOOSE),
             found=", ".join(sorted(p.name for p in data.iterdir())[:8]) or "an empty folder",
             remedy="see https://bids.neuroimaging.io for how folders and files are named",
         )
@@ -158,7 +159,7 @@ def _find(data: Path) -> tuple[dict[str, PlanSection], list[pd.DataFrame], list[
         sections[source] = section
         tables.append(table.assign(source=source))
     if not tables:
-        patterns = [f"**/{name}" for name in _LOOSE if next(data.rglob(name), None)]
+        patterns = [f"**/{name}" for name in LOOSE if next(data.rglob(name), None)]
         if patterns:
             sections[""] = PlanSection(files=patterns)
             tables.append(_table(sections[""], data).assign(source=""))

@@ -1,15 +1,17 @@
 """The whole way: which units of which stages run, why, where, and what is kept.
 
-``run`` runs a recipe, ``check`` reads everything and writes nothing, ``clean`` deletes results that
-the present recipe does not use, ``demo`` simulates people and decodes them.
+``run`` runs a recipe, ``run_bids`` preprocesses in the form of a BIDS app, ``check`` reads
+everything and writes nothing, ``clean`` deletes results that the present recipe does not use,
+``demo`` simulates people and decodes them.
 """
 
 from __future__ import annotations
 
+from braindecode_pipe.pipeline.bids import run_bids
 from braindecode_pipe.pipeline.housekeeping import check, clean
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.running import run
 from braindecode_pipe.pipeline.showcase import demo
 from braindecode_pipe.pipeline.units import STAGES
 
-__all__ = ["STAGES", "RunResult", "UnitResult", "check", "clean", "demo", "run"]
+__all__ = ["STAGES", "RunResult", "UnitResult", "check", "clean", "demo", "run", "run_bids"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from braindecode_pipe.errors import InputError, MissingFileError
+from braindecode_pipe.errors import InputError, MissingFileError, NoEventsError, SplitError
+from braindecode_pipe.pipeline.consistency import rate_conflicts
 from braindecode_pipe.pipeline.findings import Finding, plan_findings
 from braindecode_pipe.pipeline.lag_check import lag_findings
 from braindecode_pipe.plan import build
@@ -15,22 +16,34 @@ from braindecode_pipe.schema import ROLES
 from braindecode_pipe.store import StoreLock, delete_store
 
 
-def check(recipe: Recipe, data: str | Path) -> list[Finding]:
+def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> list[Finding]:
     """Read headers, events, stimuli and the split of a study, and when a few recordings respond.
 
     Nothing is left behind: what is preprocessed for it lies in a temporary folder.
 
     Errors that would stop the plan are findings too, so that ``check`` never raises for bad input.
+
+    Parameters
+    ----------
+    recipe, data : the study
+    is_proposal : bool
+        Nobody asked for this recipe: that there is nothing to decode, or nothing to split, is a
+        warning then. The recordings can still be preprocessed.
     """
     try:
         result = build(
             recipe.plan, recipe.split, Path(data), extent=recipe.train.windows.extent,
             reach=lambda recording: reach(recipe.preprocess, recording).total,
         )  # fmt: skip
+    except (SplitError, NoEventsError) as error:
+        return [Finding("warning" if is_proposal else "error", str(error))]
     except InputError as error:
         return [Finding("error", str(error))]
     plan, attrs = result.plan, result.attrs
     findings = plan_findings(attrs)
+    findings += [
+        Finding("error", str(error)) for error in rate_conflicts(plan.recordings, recipe.preprocess)
+    ]
     purged = int((plan.role == ROLES["purged"]).sum())
     if purged:
         findings.append(
@@ -58,13 +71,16 @@ def clean(out: str | Path) -> list[Path]:
     MissingFileError : ``out`` is no run folder
     """
     out = Path(out)
-    record = out / "run.json"
-    if not record.is_file():
+    # What participants were given by `bids` is used as well, whatever ran last.
+    records = [*out.glob("run.json"), *sorted(out.glob("participant-*.json"))]
+    if not records:
         raise MissingFileError(
             "this is not the folder of a run", file=out, expected="run.json in it",
             remedy="give the folder that `run` wrote to",
         )  # fmt: skip
-    units = json.loads(record.read_text(encoding="utf-8"))["units"]
+    units = [
+        unit for file in records for unit in json.loads(file.read_text(encoding="utf-8"))["units"]
+    ]
     used, reached = ({unit[key] for unit in units} for key in ("store", "stage"))
     removed = []
     with StoreLock(out / "run"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from braindecode_pipe.errors import one_line
+
 
 class Quiet:
     """Progress that shows nothing."""
@@ -47,7 +49,7 @@ class Bars(Quiet):
 
         if error:
             self._bar.console.print(f"[red]failed[/red] {escape(unit)}: "
-                                    f"{escape(error.splitlines()[0])}")  # fmt: skip
+                                    f"{escape(one_line(error))}")  # fmt: skip
         self._bar.update(self._task, advance=1, unit=escape(unit)[:50])
 
     def __enter__(self) -> Bars:

@@ -14,25 +14,34 @@ from braindecode_pipe.pipeline.units import STAGES
 from braindecode_pipe.store import list_extra_files, read_file
 
 
-def publish(report: Path, out: Path) -> Path:
+def publish(report: Path, out: Path, whole: bool = True) -> Path | None:
     """Copy the files of a report store to the run folder, each by temporary file and rename.
+
+    Parameters
+    ----------
+    report, out : Path of the store, of the run folder
+    whole : bool
+        False copies the quality pages only, beside those that are there.
 
     Returns
     -------
-    Path of the HTML page.
+    Path of the HTML page, None where it was not copied
     """
-    shutil.rmtree(out / "qc", ignore_errors=True)
+    if whole:
+        shutil.rmtree(out / "qc", ignore_errors=True)
     for name in list_extra_files(report):
+        if not whole and not name.startswith("qc/"):
+            continue
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".tmp")
         temporary.write_bytes(read_file(report, name))
         temporary.replace(target)
-    return out / "report.html"
+    return out / "report.html" if whole else None
 
 
-def write_record(out: Path, data: Path, ledger: Path, result: RunResult, began: float) -> None:
-    """Write ``run.json``: the only place for clocks, hosts and absolute paths."""
+def write_record(file: Path, data: Path, ledger: Path, result: RunResult, began: float) -> None:
+    """Write the record of a run: the only place for clocks, hosts and absolute paths."""
     units = [
         {
             "stage": row.stage,
@@ -41,7 +50,7 @@ def write_record(out: Path, data: Path, ledger: Path, result: RunResult, began: 
             "why": row.why,
             "seconds": round(row.seconds, 3),
             "error": row.error,
-            "store": str(row.path.relative_to(out)) if row.path else "",
+            "store": str(row.path.relative_to(file.parent)) if row.path else "",
         }
         for row in result.rows
     ]
@@ -56,7 +65,7 @@ def write_record(out: Path, data: Path, ledger: Path, result: RunResult, began: 
         "packages": versions(),
         "units": units,
     }
-    write_json(out / "run.json", content)
+    write_json(file, content)
 
 
 def versions() -> dict[str, str]:

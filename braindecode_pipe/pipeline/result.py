@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from braindecode_pipe.errors import one_line
+
 
 @dataclass(frozen=True)
 class UnitResult:
@@ -86,11 +88,11 @@ class RunResult:
         return table
 
     def failures(self) -> Any:
-        """A rich table of who failed and why."""
+        """A rich table of who failed and why, in one line each."""
         from rich.markup import escape
         from rich.table import Table
 
         table = Table("stage", "unit", "why it failed", title="failed", show_lines=True)
         for row in self.failed:
-            table.add_row(row.stage, escape(row.unit), escape(row.error))
+            table.add_row(row.stage, escape(row.unit), escape(one_line(row.error)))
         return table

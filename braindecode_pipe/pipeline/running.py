@@ -13,6 +13,7 @@ from braindecode_pipe.errors import DiskFullError, InputError, RecipeError, Stag
 from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History
+from braindecode_pipe.pipeline.consistency import check_rates
 from braindecode_pipe.pipeline.findings import event_findings
 from braindecode_pipe.pipeline.progress import Bars, Quiet
 from braindecode_pipe.pipeline.published import publish, versions, write_record
@@ -41,15 +42,24 @@ class Run:
         ledger: Path | None,
         break_lock: bool,
         progress: Any,
+        reuse: Iterable[str] = (),
+        name: str = "run",
     ) -> None:
         names = list(STAGES)
-        for name in (start, until, *force):
-            if name is not None and name not in names:
-                raise RecipeError("no such stage", expected=", ".join(names), found=name)
-        self.recipe, self.data, self.out = recipe, data, out
+        for stage in (start, until, *force, *reuse):
+            if stage is not None and stage not in names:
+                raise RecipeError("no such stage", expected=", ".join(names), found=stage)
+        self.decodes = recipe.split.by != "none"
+        if not self.decodes and until in ("embed", "train", "evaluate"):
+            raise RecipeError(
+                "nothing is decoded without a split", expected="stages plan, preprocess, report",
+                found=until, remedy='set [split] by to something other than "none"',
+            )  # fmt: skip
+        self.recipe, self.data, self.out, self.name = recipe, data, out, name
         self.executor, self.dry_run, self.progress = executor, dry_run, progress
         self.wanted = names[: names.index(until) + 1] if until else names
         self.first = names.index(start) if start else 0
+        self.reuse = set(reuse)
         self.force, self.break_lock = set(force), break_lock
         self.hashes = FileHashes(out / "cache" / "hashes.json")
         self.history = History(out / "cache" / "history.json")
@@ -71,6 +81,8 @@ class Run:
                 self.history.remember(name, parts)
             elif list(STAGES).index(unit.stage) < self.first:
                 self._row(unit, "skipped", f"{why}; left out by --from")
+            elif unit.stage in self.reuse:
+                continue
             elif self.dry_run:
                 self._row(unit, "will run", "forced" if committed else why)
                 ready.add(unit.name)
@@ -139,10 +151,10 @@ class Run:
         return {str(found): read(self.ledger, str(found)) for found in hashes if found}
 
     def save(self, began: float) -> None:
-        """Write the caches and ``run.json``."""
+        """Write the caches and the record of the run."""
         self.hashes.save()
         self.history.save()
-        write_record(self.out, self.data, self.ledger, self.result, began)
+        write_record(self.out / f"{self.name}.json", self.data, self.ledger, self.result, began)
 
 
 def run(
@@ -160,6 +172,8 @@ def run(
     ledger: str | Path | None = None,
     break_lock: bool = False,
     quiet: bool = False,
+    reuse: Iterable[str] = (),
+    name: str = "run",
 ) -> RunResult:
     """Run a recipe on a data set, as far as it is not done already.
 
@@ -178,6 +192,9 @@ def run(
     ledger : folder of the ledger of test sets
     break_lock : take over a run folder whose owner shows no sign of life for 10 minutes
     quiet : no progress bars
+    reuse : stages whose results are taken as far as they are there, and never made
+    name : of the record ``<name>.json`` and of the lock: runs of one folder that are named
+        differently may go on at the same time
 
     Returns
     -------
@@ -200,13 +217,13 @@ def run(
         current = Run(
             recipe, data, out, executor, start=start, until=until, force=force, dry_run=dry_run,
             ledger=Path(ledger) if ledger else None, break_lock=break_lock,
-            progress=Quiet() if quiet else Bars(),
+            progress=Quiet() if quiet else Bars(), reuse=reuse, name=name,
         )  # fmt: skip
         if dry_run:
             _stages(current)
             return current.result
         _make_folder(out)
-        with StoreLock(out / "run", break_lock=break_lock), _system_errors(out):
+        with StoreLock(out / name, break_lock=break_lock), _system_errors(out):
             try:
                 _stages(current)
             finally:
@@ -251,13 +268,17 @@ def _stages(current: Run) -> None:
     if plan is None or "preprocess" not in current.wanted:
         return
     signals = current.stages.preprocess(plan)
+    if current.decodes:
+        check_rates(plan, current.recipe.preprocess)
     done = current.execute(signals.values())
-    done -= _without_events(current, plan, done)
+    done -= _without_events(current, plan, done) if current.decodes else set()
     failed = sorted(set(signals) - done)
     if not current.dry_run:
         plan = plan.without(failed)
     signals = {name: unit for name, unit in signals.items() if name in done}
-    if "embed" not in current.wanted:
+    if not current.decodes and "report" in current.wanted and signals:
+        _report(current, plan, signals, {}, {}, {})
+    if "embed" not in current.wanted or not current.decodes:
         return
     embeddings = current.stages.embed(plan)
     done = current.execute(embeddings.values())
@@ -370,4 +391,5 @@ def _report(
     unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(),
                                           *trained.values(), *evaluations.values()])  # fmt: skip
     if current.execute([unit]) and not current.dry_run and is_committed(unit.path):
-        current.result.report = publish(unit.path, current.out)
+        whole = current.decodes or current.name == "run"
+        current.result.report = publish(unit.path, current.out, whole)

@@ -29,13 +29,13 @@ STAGES = {
         Stage(
             "plan",
             ("plan", "split", "train.windows.tmin", "train.windows.tmax", "train.windows.baseline"),
-            ("plan", "splits", "preprocess/reach"),
+            ("plan", "splits", "formats", "preprocess/reach"),
             ("mne", "nibabel", "pandas"),
         ),
         Stage(
             "preprocess",
             ("preprocess", "plan.allow_truncated", "compute.threads"),
-            ("preprocess",),
+            ("preprocess", "formats"),
             ("mne", "mne-bids", "nilearn", "nibabel", "numpy", "scipy"),
         ),
         Stage("embed", ("embed", "compute.threads"), ("embed",), ("torch", "numpy", "pillow")),

@@ -12,14 +12,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from braindecode_pipe.errors import DuplicateRecordingError, LeakageError
+from braindecode_pipe.errors import DuplicateRecordingError, EventError, LeakageError
 from braindecode_pipe.plan.duplicates import find_copies, recording_anchors
-from braindecode_pipe.plan.events import check_readable, event_files, read_all_events
+from braindecode_pipe.plan.events import (
+    check_readable,
+    event_files,
+    no_events,
+    read_all_events,
+)
 from braindecode_pipe.plan.recordings import (
     dataset_description,
     find_recordings,
     hash_file,
 )
+from braindecode_pipe.plan.stimuli import COLUMNS as STIMULUS_COLUMNS
 from braindecode_pipe.plan.stimuli import match_stimuli
 from braindecode_pipe.recipe import PlanSection, SplitSection
 from braindecode_pipe.schema import ROLES, table_to_dataset
@@ -88,6 +94,9 @@ def build(
 ) -> PlanResult:
     """Make the plan of a study in memory.
 
+    With ``split.by = "none"`` it has no folds: copies, stimuli and events that are missing or wrong
+    stop nothing, and such events are told in the attribute ``event_problems``.
+
     Parameters
     ----------
     section, split : sections of the recipe
@@ -107,6 +116,8 @@ def build(
     """
     recordings = find_recordings(section, data, hasher)
     check_readable(recordings)
+    if split.by == "none":
+        return _without_split(section, split, recordings, data)
     copies = find_duplicates(recordings, data)
     if copies and section.duplicates == "error":
         raise _duplicate_error(copies, data)
@@ -130,22 +141,62 @@ def build(
     plan = StudyPlan(recordings, events, stimuli, folds, role)
     kinds = {name: spec.kind for name, spec in section.stimuli.items()}
     _refuse_shared(plan, split, kinds)
-    description = dataset_description(data)
     attrs = {
+        **_attrs(section, split, plan, data),
         "dropped_events": noted["dropped"],
         "unsorted_events": noted["unsorted"],
         "event_matching": noted["matching"],
         "duplicates": [list(pair) for pair in copies],
-        "excluded": {e.recording: e.reason for e in section.exclude},
-        "problems": {row.recording: row.problem for row in recordings.itertuples() if row.problem},
         "shared_stimuli": {name: shared_between_roles(plan, name) for name in kinds},
-        "split": split.model_dump(mode="json"),
         "extent": list(extent),
         **_reaches(plan, extent, seconds),
-        "split_hash": content_hash([list(events["event"]), role.tolist()]),
+    }
+    return PlanResult(plan, attrs)
+
+
+def _attrs(
+    section: PlanSection, split: SplitSection, plan: StudyPlan, data: Path
+) -> dict[str, Any]:
+    """What every plan says about itself."""
+    description = dataset_description(data)
+    rows = plan.recordings.itertuples()
+    return {
+        "excluded": {e.recording: e.reason for e in section.exclude},
+        "problems": {row.recording: row.problem for row in rows if row.problem},
+        "split": split.model_dump(mode="json"),
+        "split_hash": content_hash([list(plan.events["event"]), plan.role.tolist()]),
         "dataset_name": str(description.get("Name", "")),
         "dataset_license": str(description.get("License", "")),
         "dataset_references": [str(r) for r in description.get("ReferencesAndLinks", []) or []],
+    }
+
+
+def _without_split(
+    section: PlanSection, split: SplitSection, recordings: pd.DataFrame, data: Path
+) -> PlanResult:
+    """A plan of recordings that are preprocessed only: no stimuli, no folds."""
+    try:
+        events, noted, problems = read_all_events(section, recordings, data)
+    except EventError as error:
+        events, noted = no_events(), {"dropped": {}, "unsorted": {}, "matching": {}}
+        problems = {"": str(error)}
+    for root in {data, data.resolve()}:
+        problems = {name: text.replace(f"{root}/", "") for name, text in problems.items()}
+        recordings["problem"] = recordings["problem"].str.replace(f"{root}/", "", regex=False)
+    events["repetition"] = 0
+    events["group"] = ""
+    folds = pd.DataFrame({name: pd.Series(dtype=str) for name in ("fold", "subject", "groups")})
+    stimuli = pd.DataFrame({name: pd.Series(dtype=str) for name in STIMULUS_COLUMNS})
+    plan = StudyPlan(recordings, events, stimuli, folds, np.zeros((0, len(events)), np.int8))
+    attrs = {
+        **_attrs(section, split, plan, data),
+        "dropped_events": noted["dropped"],
+        "unsorted_events": noted["unsorted"],
+        "event_matching": noted["matching"],
+        "event_problems": problems,
+        "duplicates": [],
+        "shared_stimuli": {},
+        "extent": [0.0, None],
     }
     return PlanResult(plan, attrs)
 

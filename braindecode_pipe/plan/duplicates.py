@@ -9,10 +9,13 @@ anchors, at any shift.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+from braindecode_pipe.formats import open_epochs, open_raw
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
 _INVERSE = np.uint64(pow(int(_MULTIPLIER), -1, 1 << 64))
@@ -97,13 +100,16 @@ def read_blocks(path: Path, datatype: str, block: int = 50_000) -> Iterator[np.n
         import mne
 
         if datatype == "epochs":
-            epochs = mne.read_epochs(path, preload=False, verbose="error")
+            epochs = open_epochs(path)
             for index in range(len(epochs)):
                 with mne.use_log_level("error"):
                     epoch = epochs[index].get_data(copy=False)[0].T
                 yield epoch
             return
-        raw = mne.io.read_raw(path, preload=False, verbose="error")
+        with warnings.catch_warnings():
+            # The reader's warnings belong to the stage that preprocesses the recording.
+            warnings.simplefilter("ignore")
+            raw = open_raw(path, ("unique-names",))
         picks = mne.pick_types(raw.info, meg=True, eeg=True, seeg=True, ecog=True, dbs=True)
         picks = picks[np.unique(np.linspace(0, len(picks) - 1, 16).astype(int))]
         for start in range(0, raw.n_times, block):

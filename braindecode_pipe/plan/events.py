@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import DataError, EventError, MissingFileError
+from braindecode_pipe.errors import DataError, EventError, MissingFileError, NoEventsError
+from braindecode_pipe.formats import guarded, open_epochs
 from braindecode_pipe.plan.comparison import Comparison, compare
 from braindecode_pipe.plan.recordings import sidecars, stem
 from braindecode_pipe.plan.triggers import Triggers, read_triggers
@@ -186,9 +188,7 @@ def _numbers(column: pd.Series, name: str, file: Path) -> pd.Series:
 
 
 def _from_epochs(path: Path) -> pd.DataFrame:
-    import mne
-
-    epochs = mne.read_epochs(path, preload=False, verbose="error")
+    epochs, _ = guarded(partial(open_epochs, path), path, path.parent)
     names = {code: name for name, code in epochs.event_id.items()}
     table = pd.DataFrame(
         {
@@ -254,6 +254,13 @@ def _in_the_middle(outside: np.ndarray) -> int:
     return int(outside[inside[0] : inside[-1]].sum()) if len(inside) else 0
 
 
+def no_events() -> pd.DataFrame:
+    """A table of events without a row."""
+    names = ("event", "recording", "subject", "session", "run", "trial_type")
+    columns = {name: pd.Series(dtype=str) for name in names}
+    return pd.DataFrame(columns | {name: pd.Series(dtype=float) for name in ("onset", "duration")})
+
+
 def read_all_events(
     section: PlanSection, recordings: pd.DataFrame, data: Path
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]], dict[str, str]]:
@@ -288,7 +295,7 @@ def read_all_events(
     if not tables and errors:
         raise next(iter(errors.values()))
     if not tables:
-        raise EventError(
+        raise NoEventsError(
             "no recording has events",
             file=data,
             expected="events.tsv beside the recordings, annotations, or epochs",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,23 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import BraindecodePipeError, DataError, MissingFileError
+from braindecode_pipe.formats import companion_files, describe, guarded, open_epochs, open_raw
 from braindecode_pipe.plan.images import image_header, is_surface, parts, recordings_among, run_of
 from braindecode_pipe.recipe import PlanSection
 
 _FOLDERS = {"eeg": "eeg", "meg": "meg", "ieeg": "ieeg", "func": "bold"}
 _EXTENSIONS = {
     "eeg": (".vhdr", ".edf", ".bdf", ".set", ".fif"),
-    "meg": (".fif", ".ds", ".sqd", ".con", ".pdf"),
+    "meg": (".fif", ".ds", ".sqd", ".con", ".kdf", ".pdf"),
     "ieeg": (".vhdr", ".edf", ".set", ".nwb", ".mefd"),
     "bold": (".nii.gz", ".nii"),
 }
-_COMPANIONS = {".vhdr": (".eeg", ".dat", ".vmrk"), ".set": (".fdt",)}
+_MEG_FORMATS = (".fif", ".fif.gz", ".ds", ".sqd", ".con", ".bin", ".chl")
+# Formats whose companions do not make a BTi/4D recording of them.
+_KNOWN = (
+    ".vhdr", ".ahdr", ".set", ".raw", ".data", ".avr", ".mul", ".cdt", ".dap", ".edf", ".bdf",
+)  # fmt: skip
+_MEG, _INTRACRANIAL = {"mag", "grad", "ref_meg"}, {"seeg", "ecog", "dbs"}
 _COLUMNS = (
     "recording", "subject", "session", "task", "run", "datatype", "path", "content_hash",
     "sfreq", "n_times", "n_sensors", "duration", "excluded", "exclude_reason", "data_origin",
@@ -133,7 +141,7 @@ def find_recordings(section: PlanSection, data: Path, hasher: Hasher = hash_file
     origin = "simulated" if dataset_description(data).get("SimulatedData") is True else "recorded"
     excluded = {exclusion.recording: exclusion.reason for exclusion in section.exclude}
     rows = []
-    for path, datatype in _candidates(section, data):
+    for path, datatype in candidates(section, data):
         rows.append(_row(path, datatype, data, section, hasher, origin))
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     if table.empty:
@@ -187,7 +195,8 @@ def _what_is_there(data: Path) -> str:
     return ", ".join(names) if names else "an empty folder"
 
 
-def _candidates(section: PlanSection, data: Path) -> Iterator[tuple[Path, str]]:
+def candidates(section: PlanSection, data: Path) -> Iterator[tuple[Path, str]]:
+    """Paths and datatypes of the recordings that a section asks for; nothing is opened."""
     if section.files:
         for pattern in section.files:
             for path in sorted(data.glob(pattern)):
@@ -208,14 +217,28 @@ def _candidates(section: PlanSection, data: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _loose_datatype(path: Path) -> str:
-    name = path.name
-    if name.endswith(("-epo.fif", "_epo.fif", "-epo.fif.gz", "_epo.fif.gz")):
-        return "epochs"
-    if name.endswith((".nii", ".nii.gz", ".func.gii")):
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz", ".gii")):
         return "bold"
     if name.endswith("_timeseries.tsv"):
         return "parcels"
-    return "eeg" if path.suffix in (".vhdr", ".edf", ".bdf", ".set", ".cnt") else "meg"
+    try:
+        form = describe(path).form
+    except MissingFileError:
+        form = "raw"
+    if form in ("epochs", "evoked"):
+        return "epochs"
+    has_parts = path.suffix.lower() not in _KNOWN and bool(companion_files(path))
+    return "meg" if name.endswith(_MEG_FORMATS) or has_parts else "eeg"
+
+
+def _actual_datatype(path: Path, datatype: str, kinds: set[str], is_loose: bool) -> str:
+    """What a recording turned out to hold: EEGLAB epochs; FIF files of EEG or intracranial EEG."""
+    if path.suffix.lower() == ".set" and datatype in ("eeg", "ieeg"):
+        return "epochs" if describe(path).form == "epochs" else datatype
+    if is_loose and datatype == "meg" and kinds and not kinds & _MEG:
+        return "ieeg" if kinds & _INTRACRANIAL else "eeg"
+    return datatype
 
 
 def _in_folder(folder: Path, section: PlanSection) -> Iterator[tuple[Path, str]]:
@@ -270,7 +293,9 @@ def _row(
     recording = stem(path.name)
     problem, header = "", {"sfreq": np.nan, "n_times": 0, "n_sensors": 0, "duration": np.nan}
     try:
+        datatype = _actual_datatype(path, datatype, set(), False)
         header = read_header(path, datatype, data)
+        datatype = _actual_datatype(path, datatype, header.pop("kinds"), bool(section.files))
     except BraindecodePipeError as error:
         problem = str(error)
     except Exception as error:  # any reader of any vendor's format, each with its own errors
@@ -296,13 +321,12 @@ def recording_files(path: Path, datatype: str, data: Path) -> list[Path]:
     """All files that decide what a recording holds: data, companions, sidecars (no events)."""
     files = [path]
     if path.is_file():
-        files += [
-            companion
-            for extension in _COMPANIONS.get(path.suffix, ())
-            if (companion := path.with_suffix(extension)).is_file()
-        ]
+        files += companion_files(path)
         if "_split-" in path.name:
             files += sorted(path.parent.glob(re.sub(r"_split-0*1", "_split-*", path.name)))
+        elif path.suffix == ".fif":
+            # mne names the parts of a loose recording NAME-1.fif, NAME-2.fif.
+            files += sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*.fif"))
     suffix = stem(path.name).rsplit("_", 1)[-1]
     for kind, extension in (
         (suffix, ".json"), ("channels", ".tsv"), ("electrodes", ".tsv"),
@@ -326,7 +350,8 @@ def content_of(path: Path, datatype: str, data: Path, hasher: Hasher = hash_file
 
 
 def read_header(path: Path, datatype: str, data: Path) -> dict[str, Any]:
-    """Sampling rate [Hz], length and number of sensors, from the header alone."""
+    """Sampling rate [Hz], length, number and kinds of sensors, from the header alone."""
+    kinds: set[str] = set()
     if datatype == "bold":
         n_sensors, n_times, t_r = image_header(path)
         for sidecar in sidecars(path, data, "bold", ".json"):
@@ -341,19 +366,18 @@ def read_header(path: Path, datatype: str, data: Path) -> dict[str, Any]:
                 sfreq = 1.0 / float(meta["RepetitionTime"])
             sfreq = float(meta.get("SamplingFrequency", sfreq))
     else:
-        import mne
-
-        if datatype == "epochs":
-            epochs = mne.read_epochs(path, preload=False, verbose="error")
-            n_times = len(epochs) * len(epochs.times)
-            sfreq, n_sensors = float(epochs.info["sfreq"]), len(epochs.ch_names)
-        else:
-            raw = mne.io.read_raw(path, preload=False, verbose="error")
-            n_times, sfreq, n_sensors = raw.n_times, float(raw.info["sfreq"]), len(raw.ch_names)
+        # Names that repeat and lengths are judged where the recipe's repairs are known.
+        numbered = ("unique-names",)
+        opener = open_epochs if datatype == "epochs" else partial(open_raw, repairs=numbered)
+        inst, _ = guarded(partial(opener, path), path, data, numbered)
+        n_times = len(inst) * len(inst.times) if datatype == "epochs" else inst.n_times
+        sfreq, n_sensors = float(inst.info["sfreq"]), len(inst.ch_names)
+        kinds = set(inst.get_channel_types())
     return {
         "sfreq": sfreq,
         "n_times": int(n_times),
         "n_sensors": int(n_sensors),
+        "kinds": kinds,
         "duration": n_times / sfreq if sfreq and np.isfinite(sfreq) else np.nan,
     }
 

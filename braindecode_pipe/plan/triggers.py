@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from braindecode_pipe.errors import EventError
+from braindecode_pipe.formats import guarded, open_raw
 from braindecode_pipe.recipe import PlanSection
 
 # Annotations that mark the recording and not what was presented.
@@ -69,9 +71,8 @@ def read_triggers(section: PlanSection, path: Path, source: str = "auto") -> Tri
     EventError
         No such channel, or the stim channel is asked for and there is none.
     """
-    import mne
-
-    raw = mne.io.read_raw(path, preload=False, verbose="error")
+    numbered = ("unique-names",)
+    raw, _ = guarded(partial(open_raw, path, numbered), path, path.parent, numbered)
     if source in ("auto", "stim"):
         channels = _stim_channels(raw, section, path, needed=source == "stim")
         if channels:

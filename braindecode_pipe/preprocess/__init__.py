@@ -87,6 +87,7 @@ def input_files(section: PreprocessSection, recording: dict[str, Any], data: Pat
     The key of the stage has to depend on their content.
     """
     from braindecode_pipe.preprocess import bold
+    from braindecode_pipe.preprocess.sidecars import companions
     from braindecode_pipe.store import safe_join
 
     data = Path(data).resolve()
@@ -96,4 +97,6 @@ def input_files(section: PreprocessSection, recording: dict[str, Any], data: Pat
         files = bold.side_files(section.bold, recording, path, data)
     else:
         files = [path.with_name(path.name.split(".")[0].rsplit("_", 1)[0] + "_events.tsv")]
+        if section.emeg.maxwell is not None or "empty-room" in section.emeg.ssp:
+            files += companions(path, data).files
     return [file for file in files if file.is_file()]

@@ -28,7 +28,7 @@ from braindecode_pipe.preprocess.engines import (
     plan_filter,
 )
 from braindecode_pipe.preprocess.output import Rows, write_signal
-from braindecode_pipe.preprocess.reading import collect_warnings, read_raw
+from braindecode_pipe.preprocess.reading import apply_names, collect_warnings, read_raw
 from braindecode_pipe.preprocess.records import Spectra, judge, measure_spectrum, pick
 from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.preprocess.sources import (
@@ -79,9 +79,10 @@ def run_raw(
     LeakageError : less than 10 s are left for something that has to be fitted
     """
     path = safe_join(data, recording["path"])
-    raw, messages = read_raw(path, data, allow_truncated)
+    raw, messages = read_raw(path, data, allow_truncated, section.repairs)
     log = Log(warnings=messages)
-    log.steps += [text for text in messages if text.startswith("truncated")]
+    log.steps += [text for text in messages if text.startswith(("truncated", "repaired"))]
+    apply_names(raw, section, path, log)
     info, picks = pick(raw, section, path, log)
     with open_source(raw, picks, info, path, data, out, log.warnings) as source:
         bad = step.annotated(raw_annotations(raw), float(info["sfreq"]), raw.n_times)

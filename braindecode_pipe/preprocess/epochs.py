@@ -13,7 +13,7 @@ from braindecode_pipe.preprocess import spatial as combining
 from braindecode_pipe.preprocess import steps as step
 from braindecode_pipe.preprocess.filtering import ratio_of
 from braindecode_pipe.preprocess.output import Rows
-from braindecode_pipe.preprocess.reading import copy_epochs, read_epochs
+from braindecode_pipe.preprocess.reading import apply_names, copy_epochs, read_epochs
 from braindecode_pipe.preprocess.records import (
     Spectra,
     attributes,
@@ -55,6 +55,7 @@ def run_epochs(
     path = safe_join(data, recording["path"])
     epochs, messages = read_epochs(path, data)
     log = Log(warnings=messages)
+    apply_names(epochs, section, path, log)
     info, picks = pick(epochs, section, path, log)
     n_events, n_in, rate = len(epochs), len(epochs.times), float(epochs.info["sfreq"])
     with Scratch(out, (len(picks), n_events * n_in)) as samples:

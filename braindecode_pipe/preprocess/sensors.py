@@ -31,6 +31,7 @@ _FRAMES = {
     "FIFFV_MNE_COORD_RAS": "ras",
     "FIFFV_MNE_COORD_MRI_VOXEL": "mri_voxel",
 }
+_INTRACRANIAL_MAX = 0.5
 
 
 def info_to_json(info: mne.Info, sfreq: float, **filters: float) -> str:
@@ -84,6 +85,76 @@ def sensor_geometry(info: mne.Info) -> tuple[np.ndarray, np.ndarray, str]:
     orientation[~np.isfinite(orientation).all(axis=1)] = 0.0
     found = set(frames[~unknown])
     return position, orientation, found.pop() if len(found) == 1 else "unknown"
+
+
+def restore_frame(info: mne.Info, system: str, datatype: str) -> str:
+    """Give positions the frame that BIDS states, where MNE called it the head without knowing.
+
+    Without fiducials ``set_montage`` takes the transform from any frame to the head for the
+    identity. Positions of intracranial electrodes then stay what they were, in MNI or scanner
+    coordinates, and must say so; in place.
+
+    Parameters
+    ----------
+    info : Info that mne-bids read
+    system : ``iEEGCoordinateSystem`` or ``EEGCoordinateSystem``
+    datatype : "ieeg" or "eeg"
+
+    Returns
+    -------
+    str, a warning where the frame stays a guess, else ""
+    """
+    from mne.io.constants import FIFF
+
+    points = info["dig"] or []
+    if not points or any(int(p["kind"]) == FIFF.FIFFV_POINT_CARDINAL for p in points):
+        return ""
+    if datatype == "eeg":
+        return f"no fiducials: positions in {system or 'an unnamed system'} are taken as head"
+    known = {frame: int(getattr(FIFF, key)) for key, frame in _FRAMES.items()}
+    frame = "ras" if system in ("ACPC", "ScanRAS") else "unknown"
+    if system in ("Talairach", "fsaverage") or system.startswith("MNI"):
+        frame = "mni_tal"
+    code = known.get(frame, int(FIFF.FIFFV_COORD_UNKNOWN))
+    for channel in info["chs"]:
+        if np.isfinite(channel["loc"][:3]).all():
+            channel["coord_frame"] = code
+    for point in points:
+        point["coord_frame"] = code
+    return ""
+
+
+def drop_impossible(info: mne.Info) -> str:
+    """Leave out positions of electrodes that cannot be; in place.
+
+    Those that are all one place, and intracranial ones farther than half a metre from the origin.
+
+    Returns
+    -------
+    str, what was wrong, with the factor that would make metres of them; "" for nothing
+    """
+    types = np.array(info.get_channel_types())
+    electrodes = np.isin(types, ("eeg", "seeg", "ecog", "dbs"))
+    position = np.array([ch["loc"][:3] for ch in info["chs"]], float)
+    placed = np.isfinite(position).all(axis=1) & (position != 0).any(axis=1)
+    at = np.flatnonzero(electrodes & placed)
+    if len(at) < 2:
+        return ""
+    problem = ""
+    if (position[at] == position[at[0]]).all():
+        problem = f"positions left out: all {len(at)} electrodes lie at one place"
+    distance = float(np.median(np.linalg.norm(position[at], axis=1)))
+    inside = np.isin(types[at], ("seeg", "ecog", "dbs")).all()
+    if inside and distance > _INTRACRANIAL_MAX:
+        factor = next((f for f in (1e-2, 1e-3) if distance * f <= 0.15), None)
+        guess = "" if factor is None else f" (fits after multiplication by {factor:g})"
+        problem = f"positions left out: electrodes lie {distance:.3g} m from the origin{guess}"
+    if problem:
+        for i in at:
+            info["chs"][i]["loc"][:3] = np.nan
+        with info._unlock():
+            info["dig"] = None
+    return problem
 
 
 def channel_coords(

@@ -78,7 +78,8 @@ class PlanSection(Section):
 class SplitSection(Section):
     """Who is trained on and who is tested on; fixed before anything is fitted."""
 
-    by: Literal["run", "session", "subject", "stimulus", "category", "time"] = "run"
+    # With "none" recordings are preprocessed and nothing is decoded.
+    by: Literal["run", "session", "subject", "stimulus", "category", "time", "none"] = "run"
     target: str = Field("", description="target whose stimuli are split; default: the first")
     within_subject: bool = Field(True, description="one decoder per person")
     n_folds: int = Field(0, ge=0, description="0: leave one group out")

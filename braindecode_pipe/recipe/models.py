@@ -81,7 +81,10 @@ class EmegSection(Section):
     channel_types: dict[str, str] = Field({}, description="channel name -> mne channel type")
     picks: list[str] = Field([], description="mne channel types or names; empty: all data channels")
     repairs: list[
-        Literal["unique-names", "drop-positions", "decimal-comma", "negative-durations"]
+        Literal[
+            "unique-names", "drop-positions", "decimal-comma", "negative-durations",
+            "text-encoding",
+        ]
     ] = Field([], description="what `check` proposes and the recipe has to ask for")
     montage: str = Field("", description="standard montage when the recording has no positions")
     nan: Literal["raise", "interpolate", "mark-bad"] = Field(

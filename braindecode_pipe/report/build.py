@@ -33,6 +33,9 @@ from braindecode_pipe.report.training import learning_section, maps_section
 from braindecode_pipe.schema import join_data_origin
 from braindecode_pipe.store import write_store
 
+# What is left to tell where recordings are preprocessed and nothing is decoded.
+_UNDECODED = ("data", "methods", "provenance")
+
 
 def build(inputs: ReportInputs, out: Path) -> None:
     """Write the report store; see :func:`braindecode_pipe.report.run`."""
@@ -82,6 +85,8 @@ def study_page(study: Study) -> Page:
         ("methods", "Methods", methods_section),
         ("provenance", "Provenance", lambda s: provenance_section(s, shelf)),
     )
+    if study.section("split").get("by") == "none":
+        makers = tuple(maker for maker in makers if maker[0] in _UNDECODED)
     sections: list[Section] = []
     for slug, title, make in makers:
         made = attempt(title, make, study)
