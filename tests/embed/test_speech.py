@@ -10,15 +10,9 @@ import pytest
 from scipy.io import wavfile
 
 from braindecode_pipe.embed import embed
+from braindecode_pipe.embed.acoustic import log_mel, mel_filters, time_bins
+from braindecode_pipe.embed.audio import Clip, read_audio, resample
 from braindecode_pipe.embed.interface import Item
-from braindecode_pipe.embed.speech import (
-    Clip,
-    log_mel,
-    mel_filters,
-    read_audio,
-    resample,
-    time_bins,
-)
 from braindecode_pipe.errors import ModelError, StimulusError
 
 
@@ -79,7 +73,7 @@ def test_other_formats_through_soundfile(tmp_path):
 def test_without_soundfile_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
     (tmp_path / "a.mp3").write_bytes(b"x")
-    with pytest.raises(StimulusError, match=r"found: .mp3(.|\n)*pip install soundfile"):
+    with pytest.raises(StimulusError, match=r"found: .mp3(.|\n)*pip install .braindecode-pipe.audio"):
         _read(tmp_path / "a.mp3")
 
 
