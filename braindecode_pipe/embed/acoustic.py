@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -169,9 +170,9 @@ class AcousticModel(EmbeddingModel):
             raise no_time_axis(self.name)
         self.pooling, self.n_bins, self.steps, self.axis = pooling, n_bins, steps, time_axis
 
+    @abstractmethod
     def frames(self, wave: np.ndarray, sfreq: float) -> np.ndarray:
         """(n_frames, n_features)."""
-        raise NotImplementedError
 
     def fingerprint(self) -> dict[str, Any]:
         processor = {

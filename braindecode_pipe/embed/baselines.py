@@ -5,6 +5,7 @@ The baselines that stand beside every network in a report.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -70,9 +71,9 @@ class PictureBaseline(EmbeddingModel):
         picture = read_image(item).resize((self.size,) * 2, Image.Resampling.BILINEAR)
         return np.asarray(picture, np.float32) / 255
 
+    @abstractmethod
     def vector(self, rgb: np.ndarray) -> np.ndarray:
         """Features of a picture ``(size, size, 3)`` in [0, 1]."""
-        raise NotImplementedError
 
 
 class PixelsModel(PictureBaseline):
@@ -80,14 +81,14 @@ class PixelsModel(PictureBaseline):
 
     name = "pixels"
 
-    def encode(self, items: Sequence[Item]) -> np.ndarray:
+    def _pixels(self, item: Item) -> np.ndarray:
         from PIL import Image
 
-        rows = np.empty((len(items), self.size**2), np.float32)
-        for row, item in zip(rows, items):
-            grey = read_image(item).convert("L").resize((self.size,) * 2, Image.Resampling.BILINEAR)
-            row[:] = np.asarray(grey, np.float32).ravel() / 255
-        return rows
+        grey = read_image(item).convert("L").resize((self.size,) * 2, Image.Resampling.BILINEAR)
+        return np.asarray(grey, np.float32) / 255
+
+    def vector(self, rgb: np.ndarray) -> np.ndarray:
+        return rgb.ravel()
 
 
 class HogModel(PictureBaseline):

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def reaches_out(spec: EmbedSpec) -> bool:
     """Whether a table reads more of a source than the stimulus itself."""
-    return bool(spec.context_words) or spec.context == "file" or spec.pooling == "time"
+    return bool(
+        spec.context_words
+        or spec.context == "file"
+        or spec.pooling == "time"
+        or spec.model == "onsets"
+    )
 
 
 def split_spans(plan: StudyPlan, target: str) -> pd.DataFrame:

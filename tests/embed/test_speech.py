@@ -73,7 +73,7 @@ def test_other_formats_through_soundfile(tmp_path):
 def test_without_soundfile_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
     (tmp_path / "a.mp3").write_bytes(b"x")
-    with pytest.raises(StimulusError, match=r"found: .mp3(.|\n)*pip install .braindecode-pipe.audio"):
+    with pytest.raises(StimulusError, match=r"found: .mp3(.|\n)*braindecode-pipe.audio"):
         _read(tmp_path / "a.mp3")
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from braindecode_pipe import store
 from braindecode_pipe.errors import DataError, LeakageError, SplitError, StimulusError
+from braindecode_pipe.fitting.normalizer import Normalizer
 from braindecode_pipe.recipe import NetworkSection, TrainSection, WindowSection
 from braindecode_pipe.schema import ROLES, embedding_dataset, sensor_coords, signal_dataset
 from braindecode_pipe.train import run
-from braindecode_pipe.train.folds import Normalizer, open_signals, read_fold
+from braindecode_pipe.train.folds import open_signals, read_fold
 from braindecode_pipe.train.saved import load_decoder
 
 
