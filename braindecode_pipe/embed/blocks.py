@@ -67,8 +67,7 @@ def computed(model: EmbeddingModel, unique: Mapping[str, Item], name: str) -> Co
         return _in_memory(model, unique, name)
     cache = VectorCache.of(model.fingerprint(), root)
     now = provenance(model)
-    blocks = _blocks(model, unique)
-    missing = [block for block in blocks if any(i not in cache for i in block)]
+    missing = _missing(_blocks(model, unique), cache)
     stored = cache.reference()
     # A table whose vectors are all there does not load the model, unless a version changed.
     if missing or stored is None or differences(stored[0]["provenance"], now):
@@ -80,7 +79,7 @@ def computed(model: EmbeddingModel, unique: Mapping[str, Item], name: str) -> Co
                 stored[1], found, stored[0]["provenance"], now, where=cache.folder,
                 remedy="go back to what is stored, or delete that folder to embed everything anew",
             )  # fmt: skip
-    progress = Progress(name, sum(map(len, blocks)), sum(map(len, missing)))
+    progress = Progress(name, len(unique), sum(map(len, missing)))
     for block in missing:
         items = [unique[i] for i in block]
         vectors = checked(model.encode(items), items)
@@ -91,6 +90,13 @@ def computed(model: EmbeddingModel, unique: Mapping[str, Item], name: str) -> Co
     header, reference = cache.reference() or ({"provenance": now, "probes": []}, np.empty((0, 0)))
     return Computed(cache.read, header["provenance"], list(header["probes"]),
                     np.asarray(reference, np.float32))  # fmt: skip
+
+
+def _missing(blocks: list[list[str]], cache: VectorCache) -> list[list[str]]:
+    """Blocks of what is not in the cache; those of which nothing is there stay as they are."""
+    whole = [block for block in blocks if all(name not in cache for name in block)]
+    rest = [name for block in blocks if block not in whole for name in block if name not in cache]
+    return whole + [rest[k : k + BLOCK] for k in range(0, len(rest), BLOCK)]
 
 
 def _blocks(model: EmbeddingModel, unique: Mapping[str, Item]) -> list[list[str]]:

@@ -14,6 +14,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ def write_part(file: Path, header: Mapping[str, Any], values: np.ndarray) -> Non
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         full = error.errno in (28, 122)
         raise (DiskFullError if full else StageError)(
             "the cache of embeddings cannot be written", file=file.parent,
