@@ -7,7 +7,8 @@ import logging
 import numpy as np
 import pytest
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *["cat", "dog", "a", "house", "##s", "in", "the"]]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", "a", "house", "##s", "in",
+         "the"]  # fmt: skip
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
           "intermediate_size": 24}  # fmt: skip
 VISION = {**LAYERS, "image_size": 32, "patch_size": 8}
