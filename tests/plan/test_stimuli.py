@@ -18,7 +18,8 @@ from braindecode_pipe.plan.near import near_groups
 from braindecode_pipe.plan.stimuli import match_stimuli
 from braindecode_pipe.recipe import StimuliSpec
 
-STORY = dict(kind="speech", column="word", file_column="stim_file", onset_column="word_onset")
+STORY = {"kind": "speech", "column": "word", "file_column": "stim_file",
+         "onset_column": "word_onset"}  # fmt: skip
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_missing_files_name_the_event(data):
 def test_empty_captions_are_errors_where_a_caption_is_due(data):
     rows = [("caption", "a dog"), ("caption", " "), ("picture", "")]
     events = _events(rows, ("trial_type", "text"))
-    spec = dict(kind="text", column="text")
+    spec = {"kind": "text", "column": "text"}
     with pytest.raises(StimulusError, match=r"target 'c' is empty(.|\n)*at event e1 \(1 such"):
         match_stimuli("c", StimuliSpec(**spec, where={"trial_type": "caption"}), events, data)
     ids, table = match_stimuli("c", StimuliSpec(**spec), events, data)
