@@ -17,6 +17,8 @@ from braindecode_pipe.errors import StimulusError
 
 # Tables round their times: so much beyond the end of a file is its end.
 _SLACK_S = 0.005
+# 93 min at 48 kHz: silence compresses to nothing, so the size of a file says nothing.
+MOST_SAMPLES = 1 << 28
 _TAPS, _BETA, _ROLLOFF = 64, 9.0, 0.955
 
 
@@ -71,6 +73,14 @@ class Sound:
 
     def mono(self, start: int, stop: int) -> np.ndarray:
         """Samples ``start`` to ``stop``, channels averaged: (n,) float32."""
+        if stop - start > MOST_SAMPLES:
+            raise StimulusError(
+                f"{self.name}: the sound is too long to be read at once",
+                file=self.path,
+                expected=f"at most {MOST_SAMPLES / self.sfreq / 60:.0f} min",
+                found=f"{(stop - start) / self.sfreq / 60:.0f} min",
+                remedy="cut it into stimuli with file_column and onset_column",
+            )
         samples = self.read(start, stop)
         wave = _to_float(samples)
         if wave.ndim == 2:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,8 @@ from braindecode_pipe.embed.provenance import (
 # Stimuli of one block: what a kill can cost.
 BLOCK = 32
 _EVERY_S = 5.0
+# Vectors of models without a cache that are held in memory; more go to a temporary folder.
+IN_MEMORY_BYTES = 128 << 20
 
 log = logging.getLogger("braindecode_pipe.embed")
 
@@ -64,7 +70,7 @@ def computed(model: EmbeddingModel, unique: Mapping[str, Item], name: str) -> Co
     """
     root = cache_root() if model.cached else None
     if root is None:
-        return _in_memory(model, unique, name)
+        return _not_kept(model, unique, name)
     cache = VectorCache.of(model.fingerprint(), root)
     now = provenance(model)
     missing = _missing(_blocks(model, unique), cache)
@@ -108,20 +114,35 @@ def _blocks(model: EmbeddingModel, unique: Mapping[str, Item]) -> list[list[str]
     return [ordered[k : k + BLOCK] for k in range(0, len(ordered), BLOCK)]
 
 
-def _in_memory(model: EmbeddingModel, unique: Mapping[str, Item], name: str) -> Computed:
+def _not_kept(model: EmbeddingModel, unique: Mapping[str, Item], name: str) -> Computed:
+    """Vectors that are quick to make again; many of them wait in a temporary folder."""
     progress = Progress(name, len(unique), len(unique))
-    values: dict[str, np.ndarray] = {}
     # One-hot counts its labels in the order of the table, and all of them at once.
     whole = model.reads == "text" and not model.cached
     blocks = [list(unique)] if whole else _blocks(model, unique)
+    values: dict[str, np.ndarray] = {}
+    scratch: VectorCache | None = None
     for block in blocks:
         items = [unique[i] for i in block]
-        values |= zip(block, checked(model.encode(items), items))
+        vectors = checked(model.encode(items), items)
+        if scratch is None and not values and vectors[0].nbytes * len(unique) > IN_MEMORY_BYTES:
+            scratch = _scratch()
+        if scratch is None:
+            values |= zip(block, vectors)
+        else:
+            scratch.write(block, vectors)
         progress.advance(len(block))
     probes, reference = embed_probes(model)
-    return Computed(
-        lambda names: np.stack([values[i] for i in names]), provenance(model), probes, reference
-    )
+    read = scratch.read if scratch else lambda names: np.stack([values[i] for i in names])
+    return Computed(read, provenance(model), probes, reference)
+
+
+def _scratch() -> VectorCache:
+    """A cache in a temporary folder that goes when nobody reads it any more."""
+    folder = Path(tempfile.mkdtemp(prefix="braindecode_pipe-"))
+    cache = VectorCache(folder)
+    weakref.finalize(cache, shutil.rmtree, folder, ignore_errors=True)
+    return cache
 
 
 class Progress:

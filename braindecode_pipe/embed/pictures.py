@@ -21,6 +21,7 @@ from braindecode_pipe.errors import StimulusError
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST_FRAMES = 20_000
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
@@ -113,6 +114,11 @@ def read_frames(
     frames, middles, begin = [], [], 0.0
     with _opened(path, item.name) as film:
         n = _n_frames(film)
+        if n > MOST_FRAMES:
+            raise StimulusError(
+                f"{item.name}: the video has too many frames", file=path,
+                expected=f"at most {MOST_FRAMES}", found=str(n), remedy="cut it into pieces",
+            )  # fmt: skip
         chosen = set(_spread(n, n_frames))
         for number in range(n):
             film.seek(number)

@@ -261,3 +261,16 @@ def test_near_duplicates_are_listed(cache, tiny, tmp_path):
              if unit[i] @ unit[j] > 0.9}  # fmt: skip
     assert set(zip(found["first"], found["second"])) == naive and total == len(naive) > 5
     assert (np.diff(found["cosine"]) <= 0).all()
+
+
+def test_many_vectors_without_a_cache_wait_on_disk(tmp_path, monkeypatch):
+    names = _make_pictures(tmp_path / "p", 40)
+    _run(tmp_path / "p", _table(names), "pixels", tmp_path / "a.zarr")
+    monkeypatch.setattr(blocks_module, "IN_MEMORY_BYTES", 1000)
+    made, original = [], blocks_module.tempfile.mkdtemp
+    monkeypatch.setattr(
+        blocks_module.tempfile, "mkdtemp", lambda **k: made.append(original(**k)) or made[-1]
+    )
+    _run(tmp_path / "p", _table(names), "pixels", tmp_path / "b.zarr")
+    assert store_hash(tmp_path / "a.zarr") == store_hash(tmp_path / "b.zarr")
+    assert len(made) == 1 and not Path(made[0]).exists()

@@ -70,6 +70,13 @@ def test_videos_go_through_networks(tiny, folder, frames):
     assert model.encode(model.probes()).shape == (3, 12)
 
 
+def test_f31_endless_animations_are_refused(tmp_path, frames, monkeypatch):
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    monkeypatch.setattr("braindecode_pipe.embed.pictures.MOST_FRAMES", 5)
+    with pytest.raises(StimulusError, match=r"too many frames(.|\n)*found: 10"):
+        read_frames(Item("i", tmp_path / "a.gif"), 4)
+
+
 def test_what_is_no_video_is_named(tmp_path, tiny, folder):
     (tmp_path / "none").mkdir()
     with pytest.raises(StimulusError, match="a video without frames"):
