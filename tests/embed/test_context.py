@@ -123,3 +123,15 @@ def test_time_axes_that_nobody_reads_are_errors(tiny, tmp_path):
     ):
         with pytest.raises(ModelError, match=text):
             run("word", spec, table, tmp_path, tmp_path / "a.zarr", data_origin="simulated")
+
+
+def test_the_recipe_in_the_readme_is_one():
+    import re
+    from pathlib import Path
+
+    from braindecode_pipe.recipe import parse_recipe
+
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    text = re.search(r"```toml\n(.*?file_column.*?)```", readme, re.DOTALL)[1]
+    recipe = parse_recipe(text, "README.md")
+    assert recipe.embed["word"].layer == [14, 15, 16, 17, 18]
