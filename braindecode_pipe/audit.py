@@ -18,7 +18,13 @@ from braindecode_pipe.errors import MissingFileError
 from braindecode_pipe.evaluate.queries import fold_number
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan, divided_recordings, tested_within, within_reach
-from braindecode_pipe.store import is_committed, open_store, store_attrs
+from braindecode_pipe.store import (
+    is_committed,
+    list_groups,
+    open_store,
+    read_table,
+    store_attrs,
+)
 
 _SHOWN = 8
 
@@ -50,7 +56,8 @@ def audit(out: str | Path) -> list[Finding]:
     on both sides of a split by stimulus or category; windows of different roles that overlap in
     time within a recording, or that filters join; copies of recordings in different roles;
     preprocessing fitted on samples of tested windows; predictions of events that their fold does
-    not test; predictions whose fit scope is not the one of the plan.
+    not test; predictions whose fit scope is not the one of the plan; stimuli on
+    both sides whose embeddings are nearly the same.
 
     Parameters
     ----------
@@ -79,6 +86,8 @@ def audit(out: str | Path) -> list[Finding]:
             for at, plan in zip(plans, loaded)
         ]
         findings += min(reports, key=len)
+    for path in _stores(out, "embed"):
+        findings += [f for plan in loaded for f in audit_embedding(path, plan)]
     predictions = [path for path in _stores(out, "train") if _is_prediction(path)]
     for path in predictions:
         reports = [list(audit_prediction(path, plan)) for plan in loaded]
@@ -123,6 +132,35 @@ def audit_recording(
     elif met := tested_within(plan, name, extents, tuple(extent)):
         what = f"preprocessing of {name} was fitted on samples of tested windows"
         yield _finding("error", "fit extents", "", what, met)
+
+
+def audit_embedding(path: Path, plan: StudyPlan) -> Iterator[Finding]:
+    """Findings about stimuli whose embeddings are nearly the same, one tested, one trained on.
+
+    Only of targets whose stimuli the split keeps apart; the threshold is the table's own.
+    """
+    attrs = store_attrs(path)
+    column = f"stimulus_{attrs.get('target', '')}"
+    if "near_duplicates" not in list_groups(path) or column not in plan.events:
+        return
+    pairs = read_table(path, "near_duplicates")
+    shown = plan.events[column].astype(str).to_numpy()
+    own = plan.stimuli[plan.stimuli["target"] == attrs["target"]]
+    label = dict(zip(own["stimulus"], own["label"].astype(str)))
+    for fold, name in enumerate(plan.folds["fold"].astype(str)):
+        fitted = np.isin(plan.role[fold], [ROLES["train"], ROLES["validation"]])
+        trained, tested = set(shown[fitted]) - {""}, set(shown[plan.rows(fold, "test")]) - {""}
+        if trained & tested:
+            continue
+        close = [
+            f"{label.get(a, a)} and {label.get(b, b)} ({cosine:.3f})"
+            for a, b, cosine in zip(pairs["first"], pairs["second"], pairs["cosine"])
+            if (a in tested and b in trained) or (b in tested and a in trained)
+        ]
+        if close:
+            yield _finding("warning", "near-duplicates", name,
+                           f"stimuli on both sides are nearly the same for {attrs['model']}",
+                           close)  # fmt: skip
 
 
 def audit_prediction(path: Path, plan: StudyPlan) -> Iterator[Finding]:

@@ -9,17 +9,20 @@ data set is asked for again.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from braindecode_pipe.errors import CorruptStoreError, InputError, ModelError
 from braindecode_pipe.plan.recordings import hash_file
 
 T_R_HAXBY = 2.5
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 def fetch(name: str, out: str | Path) -> Path:
@@ -28,6 +31,9 @@ def fetch(name: str, out: str | Path) -> Path:
     Parameters
     ----------
     name : ``haxby2001`` | ``mne-sample`` | ``openneuro:ds000000`` | ``model:ID``
+        Of a model also ``model:ID@REVISION`` (default: what "main" is now), and ``#FILE`` behind it
+        for torch weights of a model that has no safetensors; ``SHA256SUMS`` then holds the hash
+        that the recipe must pin in ``weights_sha256``.
     out : folder of the BIDS data set; for a model the folder that recipes then name
 
     Returns
@@ -47,9 +53,17 @@ def fetch(name: str, out: str | Path) -> Path:
             expected="haxby2001, mne-sample, openneuro:dsNNNNNN or model:ID",
             found=name,
         )
-    if (out / "SHA256SUMS").is_file():
-        check_sums(out)
-        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Whoever asks for the same folder at the same time waits, and finds it complete.
+    with FileLock(out.with_name(f"{out.name}.lock")):
+        if not (out / "SHA256SUMS").is_file():
+            _download(name, FETCHERS[kind], argument, out)
+            return out
+    check_sums(out)
+    return out
+
+
+def _download(name: str, fetcher: Callable[[str, Path], None], argument: str, out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise InputError(
             "the folder holds something else already", file=out, expected="a new or empty folder",
@@ -59,7 +73,7 @@ def fetch(name: str, out: str | Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        FETCHERS[kind](argument, temporary)
+        fetcher(argument, temporary)
     except (OSError, TimeoutError) as error:
         raise InputError(
             f"{name} could not be downloaded",
@@ -71,7 +85,6 @@ def fetch(name: str, out: str | Path) -> Path:
     if out.exists():
         out.rmdir()
     temporary.rename(out)
-    return out
 
 
 def write_sums(folder: Path) -> None:
@@ -185,17 +198,54 @@ def _openneuro(accession: str, out: Path) -> None:
 
 
 def _model(identifier: str, out: Path) -> None:
+    """A model's configuration, processor and safetensors, at one commit, named in a file."""
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        unknown = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError,
+                   HFValidationError)  # fmt: skip
     except ImportError as error:
         raise ModelError(
             "the hub's fetcher is not installed", expected="the package huggingface_hub",
             remedy="pip install 'braindecode-pipe[transformers]'",
         ) from error  # fmt: skip
-    # Weights as safetensors only: nothing that could execute is even downloaded.
-    snapshot_download(
-        identifier, local_dir=out, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]
-    )
+    named, _, weights = identifier.partition("#")
+    named, _, revision = named.partition("@")
+    hub = {"endpoint": os.environ.get("HF_ENDPOINT")}
+    try:
+        commit = HfApi(**hub).model_info(named, revision=revision or None, timeout=30).sha
+        # Weights as safetensors only, unless a file is named: loading it needs its hash pinned.
+        snapshot_download(
+            named, revision=commit, local_dir=out, **hub,
+            allow_patterns=[*_MODEL_FILES, *([weights] if weights else [])],
+        )  # fmt: skip
+    except unknown as error:
+        raise ModelError(
+            f"the hub does not give {named}", expected="the id of a public model and its revision",
+            found=str(error).strip().split("\n")[0],
+            remedy="look the id up; for gated models accept their terms and set HF_TOKEN",
+        ) from error  # fmt: skip
+    except Exception as error:
+        # Which library of HTTP is below, and so whose exceptions these are, differs by version.
+        if isinstance(error, (OSError, HfHubHTTPError)) or "http" in type(error).__module__:
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        raise
+    shutil.rmtree(out / ".cache", ignore_errors=True)
+    if not any(out.glob("*.safetensors")) and not (weights and (out / weights).is_file()):
+        raise ModelError(
+            f"{named} has no weights that are safe to load", expected="*.safetensors",
+            found="none", remedy=f"fetch model:{named}#pytorch_model.bin, and pin the SHA-256 of "
+            "that file (it stands in SHA256SUMS) as weights_sha256 in the recipe",
+        )  # fmt: skip
+    source = {"id": named, "revision": commit}
+    (out / "model_source.json").write_text(json.dumps(source), encoding="utf-8")
 
 
 FETCHERS: dict[str, Callable[[str, Path], None]] = {

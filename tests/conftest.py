@@ -23,3 +23,11 @@ def shared_data() -> Path:
 def _own_ledger(tmp_path, monkeypatch):
     """Tests never write to a ledger beside real data."""
     monkeypatch.setenv("BRAINDECODE_PIPE_LEDGER", str(tmp_path / "ledger"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_embedding_cache(tmp_path_factory):
+    """Tests share one cache of vectors, and it is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINDECODE_PIPE_CACHE", str(tmp_path_factory.mktemp("vectors")))
+        yield

@@ -255,3 +255,26 @@ def test_f36_whole_recordings_may_be_seen_whole(tmp_path):
     write_run(tmp_path, clean_plan(), BY_RUN)
     write_recording(tmp_path, "r1")
     assert audit(tmp_path) == []
+
+
+@pytest.mark.parametrize("by", ["run", "stimulus"])
+def test_stimuli_that_look_nearly_the_same_on_both_sides(tmp_path, by):
+    from braindecode_pipe.embed.duplicates import near_duplicates
+    from braindecode_pipe.schema import embedding_dataset
+
+    write_run(tmp_path, clean_plan(by), BY_RUN if by == "run" else BY_STIMULUS)
+    vectors = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0.05], [0, 0, 1]])
+    stimuli = [f"s{i}" for i in range(4)]
+    attrs = {"target": "object", "model": "m", "data_origin": "recorded"}
+    pairs, _ = near_duplicates(vectors, stimuli)
+    groups = {"": embedding_dataset(vectors, stimuli, attrs),
+              "near_duplicates": table_to_dataset(pairs, "pair")}  # fmt: skip
+    write_store(tmp_path / "embed" / "e" / "k.zarr", groups)
+    findings = audit(tmp_path)
+    if by == "run":
+        assert findings == []  # every stimulus is on both sides by design
+        return
+    found = only(findings, "near-duplicates")
+    assert {f.severity for f in findings} == {"warning"}
+    assert {f.fold for f in findings} == {"s1", "s2"}
+    assert "thing 1 and thing 2 (0.999)" in found.text

@@ -1,35 +1,42 @@
-"""Models of the ``transformers`` library, from a folder or from its cache; never from the network.
+"""Pretrained networks of the ``transformers`` library: one interface for every family.
 
-Only safetensors are read, no code of a model's repository runs, and a model that is not on this
-machine is an error that names the command that fetches it.
+What a network reads decides how stimuli come in (:mod:`vision`, :mod:`language`, :mod:`sound`);
+which layers are read and how tokens are pooled is the same for all.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from braindecode_pipe.embed.interface import (
-    EmbeddingModel,
-    Item,
-    batches,
-    check_pooling,
-    text_of,
-)
+from braindecode_pipe.embed.acoustic import axis_settings, no_time_axis
+from braindecode_pipe.embed.interface import EmbeddingModel, Item, TimeAxis, check_pooling
 from braindecode_pipe.embed.layers import average_layers, resolve_layers
-from braindecode_pipe.embed.weights import file_sha256
-from braindecode_pipe.errors import ModelError, StimulusError
+from braindecode_pipe.embed.loading import (
+    content_hashes,
+    find_model,
+    load,
+    load_network,
+    sentence_settings,
+    shorten,
+)
+from braindecode_pipe.errors import ModelError
 
-_MODALITY = {"pixel_values": "image", "input_ids": "text", "input_values": "audio"}
-_BUILT_IN = "one-hot | minilm | efficientnet-lite0 | pixels | log-mel"
-_CONTENT = (".json", ".txt", ".model", ".safetensors")
-# Heads that embeddings never pass through, and a vector used in training only.
-_UNUSED = ("pooler.", "masked_spec_embed")
+_MODALITY = {
+    "pixel_values": "image", "input_ids": "text", "input_values": "audio",
+    "input_features": "audio",
+}  # fmt: skip
+_POOLING = {
+    "image": ("", "cls", "mean", "patch_mean", "patches"),
+    "text": ("", "cls", "mean", "last"),
+    "audio": ("", "mean", "time"),
+}
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class PretrainedModel(EmbeddingModel):
@@ -39,22 +46,41 @@ class PretrainedModel(EmbeddingModel):
     ----------
     name : str
         Folder written by ``save_pretrained``, or a hub id that is in the local cache.
-    kind : "concept" | "image" | "speech" | None
-        Chooses the branch of models that read both pictures and texts (CLIP): "image" reads
-        pictures, all else, None too, reads texts.
+    kind : "concept" | "text" | "image" | "video" | "speech" | None
+        Chooses the branch of models that read both pictures and texts (CLIP): "image" and "video"
+        read pictures, all else, None too, reads texts.
     layer : int, float, list of int or None
         Index into the model's hidden states (0 is the input embedding). None is the last hidden
         state after the final norm, or, for models with a joint space such as CLIP, the joint
         embedding (pooling must then be "").
-    pooling : "" | "cls" | "mean"
-        "cls" is the first token, "mean" the mean of all tokens (of a text: without padding; of
-        convolutional maps: over space). "" is "cls" for pictures where the model has a class
-        token, else "mean".
+    pooling : str
+        Of pictures: "cls" is the first token, "mean" the mean of all tokens, "patch_mean" that of
+        the patches alone (without class and register tokens), "patches" keeps each patch as a
+        step; convolutional maps are averaged over space. Of texts: "cls", "mean" (without
+        padding), "last" (the last token that is no padding). Of sounds: "mean" over time, "time"
+        on ``time_axis``. "" is "cls" for pictures where the model has a class token; for texts
+        what a sentence encoder was trained with, "last" for causal language models; else "mean".
     batch_size : int
-        Pictures or texts at once. Sounds are always passed one by one: padding would change them.
+        Stimuli at once; 0: as many as ``BATCH_BYTES`` of intermediate values allow. No value
+        depends on it: sounds of different length are never padded.
+    dtype : "float32" | "bfloat16" | "float16"
+        Of weights and arithmetic. Half precision changes values by about 1 %, and is recorded.
+    revision : str
+        The revision that the model must be.
+    weights_sha256 : mapping
+        File of torch weights -> SHA-256, for models without safetensors.
+    time_axis : TimeAxis, with pooling "time"
+    context : "stimulus" | "file"
+        What a speech model hears around a stimulus: nothing, or all of the file that the split
+        leaves in one piece.
+    window_s, overlap_s : float
+        Sounds longer than ``window_s`` [s] are passed in windows that share ``overlap_s``.
     """
 
-    packages: ClassVar[tuple[str, ...]] = ("numpy", "torch", "transformers", "safetensors")
+    packages: ClassVar[tuple[str, ...]] = (
+        "numpy", "scipy", "torch", "transformers", "tokenizers", "safetensors", "pillow",
+    )  # fmt: skip
+    cached = True
 
     def __init__(
         self,
@@ -63,33 +89,69 @@ class PretrainedModel(EmbeddingModel):
         kind: str | None = None,
         layer: Any = None,
         pooling: str = "",
-        batch_size: int = 16,
+        batch_size: int = 0,
+        dtype: str = "float32",
+        revision: str = "",
+        weights_sha256: Mapping[str, str] | None = None,
+        time_axis: TimeAxis | None = None,
+        context: str = "stimulus",
+        window_s: float = 20.0,
+        overlap_s: float = 4.0,
     ) -> None:
-        check_pooling(pooling, ("", "cls", "mean"), name)
-        self.name, self.kind, self.batch_size = name, kind, batch_size
-        self.layer, self.pooling = layer, pooling
-        self.folder, self.revision = find_model(name)
+        check_pooling(pooling, tuple(dict.fromkeys(sum(_POOLING.values(), ()))), name)
+        if dtype not in DTYPES or context not in ("stimulus", "file"):
+            raise ModelError(
+                f"settings of {name}", expected=f"dtype {' | '.join(DTYPES)}; context stimulus | "
+                "file", found=f"{dtype}; {context}",
+            )  # fmt: skip
+        if not 0 <= overlap_s < window_s:
+            raise ModelError(
+                f"windows of {name}", expected="0 <= overlap_s < window_s",
+                found=f"overlap_s = {overlap_s}, window_s = {window_s}",
+            )  # fmt: skip
+        self.name, self.kind, self.batch_size, self.dtype = name, kind, batch_size, dtype
+        self.layer, self.axis, self.context = layer, time_axis, context
+        self.window_s, self.overlap_s = window_s, overlap_s
+        self.pinned = dict(weights_sha256 or {})
+        self.folder, self.revision = find_model(name, revision, self.pinned)
+        self.pooling = pooling
+        self.heard: dict[Any, Any] = {}
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
+        check_pooling(self.pooling, _POOLING[self.reads], self.name)
+        own: dict[str, Any] = {
             # A path would tell equal folders at two places apart, the hashes do not.
             "model": self.folder.name if Path(self.name).is_dir() else self.name,
             "revision": self.revision,
-            "files": {
-                file.name: file_sha256(file)
-                for file in sorted(self.folder.iterdir())
-                if file.suffix in _CONTENT
-            },
+            "files": content_hashes(self.folder, self.pinned),
             "layer": self.layer,
             "pooling": self.pooling,
             "reads": self.reads,
+            "dtype": self.dtype,
+            "processor": self._processor_settings(),
         }
+        if self.reads == "audio":
+            own["processor"] |= {
+                "context": self.context, "window_s": self.window_s, "overlap_s": self.overlap_s,
+            }  # fmt: skip
+        if self.pooling == "time":
+            own["time_axis"] = axis_settings(self.axis)
+        return own
+
+    def _processor_settings(self) -> dict[str, Any]:
+        file = self.folder / ("tokenizer_config.json" if self.reads == "text"
+                              else "preprocessor_config.json")  # fmt: skip
+        if not file.is_file():
+            return {}
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {k: v for k, v in found.items() if isinstance(v, bool | int | float | str | list)}
 
     @cached_property
     def config(self) -> Any:
+        """The model's configuration."""
         from transformers import AutoConfig
 
-        return self._load(AutoConfig)
+        return load(AutoConfig, self.folder, self.name)
 
     @cached_property
     def network_class(self) -> Any:
@@ -106,232 +168,117 @@ class PretrainedModel(EmbeddingModel):
         return all(hasattr(self.network_class, method) for method in methods)
 
     @cached_property
+    def is_causal(self) -> bool:
+        """Whether the model predicts the next token and reads from left to right only."""
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+        kind = type(self.config)
+        return kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
+
+    @cached_property
     def reads(self) -> str:
         """What the model is given: "text", "image" or "audio"."""
         if self.is_joint:
-            return "image" if self.kind == "image" else "text"
+            return "image" if self.kind in ("image", "video") else "text"
         modality = _MODALITY.get(getattr(self.network_class, "main_input_name", ""))
-        if modality is None:
+        if modality is None or (modality == "audio" and not self._is_speech()):
             raise ModelError(
                 f"{self.name} is no model of pictures, texts or raw sound",
-                expected="a model that reads " + " | ".join(_MODALITY),
+                expected="a model that reads pixel_values | input_ids | input_values of raw sound "
+                "| input_features of Whisper",
                 found=f"model_type {self.config.model_type!r}",
             )
         return modality
 
-    def encode(self, items: Sequence[Item]) -> np.ndarray:
+    def _is_speech(self) -> bool:
+        return hasattr(self.config, "conv_stride") or self.config.model_type == "whisper"
+
+    @property
+    def is_own_head(self) -> bool:
+        """Whether the model's joint embedding is asked for."""
+        return self.is_joint and self.layer is None and not self.pooling
+
+    @cached_property
+    def sentences(self) -> dict[str, Any]:
+        """What a sentence encoder does with the last layer, unless the recipe says otherwise."""
+        return {} if self.pooling or self.layer is not None else sentence_settings(self.folder)
+
+    @cached_property
+    def network(self) -> Any:
+        """The network with its weights; layers that are never read are left out."""
         import torch
 
-        model = self._model()
-        one = {"image": self._images, "text": self._texts, "audio": self._sounds}[self.reads]
-        size = 1 if self.reads == "audio" else self.batch_size
-        processor = self._processor()
-        with torch.inference_mode():
-            vectors = [one(model, processor, batch).numpy() for batch in batches(items, size)]
-        return np.concatenate(vectors)
+        model = load_network(self.folder, self.name, self.pinned)
+        if self.layer is not None:
+            body = self.body_of(model)
+            depth = getattr(body.config, "num_hidden_layers", 0)
+            if isinstance(depth, int) and depth > 0:
+                shorten(body, max(resolve_layers(self.layer, depth, self.name)))
+        return model.to(getattr(torch, self.dtype))
 
-    def _images(self, model: Any, processor: Any, batch: Sequence[Item]) -> Any:
-        import torch
+    def body_of(self, model: Any) -> Any:
+        """The part of a network whose hidden states are read."""
+        if self.is_joint and not self.is_own_head:
+            return model.vision_model if self.reads == "image" else model.text_model
+        return model.get_encoder() if getattr(self.config, "is_encoder_decoder", False) else model
 
-        from braindecode_pipe.embed.image import read_image
-
-        tensors = [
-            processor(images=read_image(item), return_tensors="pt")["pixel_values"]
-            for item in batch
-        ]
-        # Processors that keep the aspect ratio give tensors that cannot be stacked.
-        if len({tensor.shape for tensor in tensors}) == 1:
-            tensors = [torch.cat(tensors)]
-        return torch.cat([self._vectors(model, pixel_values=tensor) for tensor in tensors])
-
-    def _texts(self, model: Any, processor: Any, batch: Sequence[Item]) -> Any:
-        config = getattr(self.config, "text_config", self.config)
-        longest = min(processor.model_max_length, getattr(config, "max_position_embeddings", 10**9))
-        encoded = processor(
-            [text_of(item) for item in batch],
-            # SigLIP was trained on texts padded to full length, and reads the padding.
-            padding="max_length" if self.config.model_type.startswith("siglip") else True,
-            truncation=longest < 10**6,
-            max_length=longest if longest < 10**6 else None,
-            return_tensors="pt",
-        )
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        return self._vectors(model, **{k: v for k, v in encoded.items() if k in names})
-
-    def _sounds(self, model: Any, processor: Any, batch: Sequence[Item]) -> Any:
-        from braindecode_pipe.embed.speech import read_audio, resample
-
-        (item,) = batch
-        wave, sfreq = read_audio(item)
-        wave = resample(wave, sfreq, processor.sampling_rate)
-        frames = model._get_feat_extract_output_lengths(len(wave))
-        if int(frames) < 1:
-            raise StimulusError(
-                f"{item.name}: the sound is too short for {self.name}",
-                expected="at least one frame of the model",
-                found=f"{len(wave) / processor.sampling_rate:.4f} s",
-            )
-        encoded = processor(
-            wave.astype(np.float32), sampling_rate=processor.sampling_rate, return_tensors="pt"
-        )
-        return self._vectors(model, input_values=encoded["input_values"])
-
-    def _vectors(self, model: Any, **inputs: Any) -> Any:
-        """Embeddings (n, features) of one batch of tensors."""
-        if self.is_joint and self.layer is None and not self.pooling:
-            features = getattr(model, f"get_{self.reads}_features")(**inputs)
-            # transformers 4 returns the tensor, transformers 5 an output that holds it.
-            return getattr(features, "pooler_output", features)
-        body = model
-        if self.is_joint:
-            body = model.vision_model if self.reads == "image" else model.text_model
-            inputs.pop("token_type_ids", None)
-        elif getattr(self.config, "is_encoder_decoder", False):
-            body = model.get_encoder()
-        output = body(**inputs, output_hidden_states=self.layer is not None)
-        mask = inputs.get("attention_mask")
-        if self.layer is None:
-            return self._pool(model, output.last_hidden_state, mask)
-        layers = resolve_layers(self.layer, len(output.hidden_states) - 1, self.name)
-        pooled = {k: self._pool(model, output.hidden_states[k], mask) for k in layers}
-        return average_layers(pooled, layers, self.name)
-
-    def _pool(self, model: Any, state: Any, mask: Any) -> Any:
-        from braindecode_pipe.embed.bert import masked_mean
-
-        pooling = self.pooling or self._default_pooling(model)
-        if state.ndim == 4:
-            if pooling == "cls":
-                raise ModelError(
-                    f"{self.name} has no class token", expected="pooling = 'mean'", found="'cls'"
-                )
-            return state.mean((2, 3))
-        if pooling == "cls":
-            return state[:, 0]
-        return state.mean(1) if mask is None else masked_mean(state, mask)
-
-    def _default_pooling(self, model: Any) -> str:
-        names = (name for name, _ in model.named_parameters())
-        has_class = any(name.endswith(("cls_token", "class_embedding")) for name in names)
-        return "cls" if self.reads == "image" and has_class else "mean"
-
-    def _model(self) -> Any:
-        from transformers import AutoModel
-
-        model, report = self._load(AutoModel, use_safetensors=True, output_loading_info=True)
-        missing = [
-            key
-            for key in sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
-            if not any(part in key for part in _UNUSED)
-        ]
-        if missing:
-            raise ModelError(
-                f"the weights of {self.name} are incomplete: the rest would be random",
-                file=self.folder,
-                expected="every tensor of the model",
-                found=f"{len(missing)} missing or of another shape: {', '.join(missing[:5])}",
-            )
-        return model.float().eval()
-
-    def _processor(self) -> Any:
+    @cached_property
+    def processor(self) -> Any:
+        """Tokenizer, image processor or feature extractor of the model."""
         import transformers
 
         if self.reads == "text":
-            tokenizer = self._load(transformers.AutoTokenizer)
+            tokenizer = load(transformers.AutoTokenizer, self.folder, self.name)
             if tokenizer.pad_token is None:
-                tokenizer.pad_token = tokenizer.eos_token
+                tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+            # To the right, so that the position of a token is its number in every model.
+            tokenizer.padding_side = "right"
             return tokenizer
         if self.reads == "audio":
-            return self._load(transformers.AutoFeatureExtractor)
+            return load(transformers.AutoFeatureExtractor, self.folder, self.name)
         # The Pillow processors give the same values with and without torchvision.
         modern = int(transformers.__version__.split(".")[0]) >= 5
         backend = {"backend": "pil"} if modern else {"use_fast": False}
-        return self._load(transformers.AutoImageProcessor, **backend)
+        return load(transformers.AutoImageProcessor, self.folder, self.name, **backend)
 
-    def _load(self, auto: Any, **options: Any) -> Any:
-        from safetensors import SafetensorError
+    def step_times(self, n_steps: int) -> np.ndarray:
+        timed = self.pooling == "time" and self.axis is not None
+        return self.axis.times if timed else super().step_times(n_steps)
 
-        try:
-            return auto.from_pretrained(
-                self.folder, local_files_only=True, trust_remote_code=False, **options
-            )
-        except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"{self.name} cannot be loaded by {auto.__name__}",
-                file=self.folder,
-                expected="a folder as written by save_pretrained, with safetensors",
-                found=str(error).strip().split("\n")[0] or type(error).__name__,
-            ) from error
+    def order(self, items: Sequence[Item]) -> list[int]:
+        from braindecode_pipe.embed import language, sound
 
+        if self.reads == "image":
+            return super().order(items)
+        return (language if self.reads == "text" else sound).order(items)
 
-def find_model(name: str) -> tuple[Path, str]:
-    """Folder of a model and its revision ("" for a folder that was given).
+    def encode(self, items: Sequence[Item]) -> np.ndarray:
+        import torch
 
-    Raises
-    ------
-    ModelError
-        No such folder, not in the cache, no ``transformers``, or weights that are a pickle.
-    """
-    folder, revision = Path(name).expanduser(), ""
-    if not folder.is_dir():
-        if name.startswith((".", "~", os.sep)) or name.count("/") > 1:
-            raise ModelError(
-                "the folder of the model is missing",
-                file=name,
-                expected="a folder",
-                found="nothing",
-            )
-        folder = _find_in_cache(name)
-        revision = folder.name
-    try:
-        import transformers  # noqa: F401
-    except ImportError:
-        raise ModelError(
-            f"{name} needs the library transformers",
-            expected="transformers",
-            found="not installed",
-            remedy='pip install "braindecode-pipe[transformers]"',
-        ) from None
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{name} is no model of transformers",
-            file=folder,
-            expected="config.json",
-            found="no such file",
-        )
-    if not any(folder.glob("*.safetensors")):
-        pickles = sorted(file.name for file in [*folder.glob("*.bin"), *folder.glob("*.pt*")])
-        raise ModelError(
-            f"{name} has no weights that are safe to load",
-            file=folder,
-            expected="*.safetensors",
-            found=f"pickle: {', '.join(pickles)}" if pickles else "no weights",
-            remedy="use a revision with safetensors, or convert it with save_pretrained",
-        )
-    return folder, revision
+        from braindecode_pipe.embed import language, sound, vision
 
+        check_pooling(self.pooling, _POOLING[self.reads], self.name)
+        if self.pooling == "time" and self.axis is None:
+            raise no_time_axis(self.name)
+        room = {"image": vision, "text": language, "audio": sound}[self.reads]
+        with torch.inference_mode():
+            return room.encode(self, items)
 
-def _find_in_cache(name: str) -> Path:
-    folder = "models/" + name.rsplit("/", 1)[-1]
-    remedy = (
-        f"braindecode-pipe fetch model:{name} {folder}, then model = {folder!r} in the recipe; "
-        f"or a built-in model: {_BUILT_IN}"
-    )
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-    except ImportError:
-        found = "no folder of this name, and huggingface_hub is not installed"
-        remedy = f'pip install "braindecode-pipe[transformers]", then {remedy}'
-        raise ModelError(
-            f"{name} is no model on this machine", found=found, remedy=remedy
-        ) from None
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise ModelError(
-            f"{name} is no model on this machine",
-            expected="a built-in model, a folder, or a hub id in the local cache",
-            found="no folder and no cached model of this name",
-            remedy=remedy,
-        ) from error
+    def states(self, inputs: Mapping[str, Any]) -> dict[int, Any]:
+        """Layer -> hidden state of one batch; key -1 is the last one after the final norm."""
+        import torch
+
+        dtype = getattr(torch, self.dtype)
+        given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+        body = self.body_of(self.network)
+        if self.layer is None:
+            return {-1: body(**given).last_hidden_state.float()}
+        found = body(**given, output_hidden_states=True).hidden_states
+        depth = getattr(body.config, "num_hidden_layers", None) or len(found) - 1
+        if len(found) - 1 > depth or not isinstance(depth, int):
+            depth = len(found) - 1
+        return {k: found[k].float() for k in resolve_layers(self.layer, depth, self.name)}
+
+    def average(self, pooled: Mapping[int, Any]) -> Any:
+        """Mean of the layers that were read."""
+        return average_layers(pooled, list(pooled), self.name)

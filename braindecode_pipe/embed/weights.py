@@ -6,7 +6,6 @@ The packages that carry the weights are not imported: nothing in them runs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -89,6 +88,3 @@ def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def package_versions(names: Iterable[str]) -> dict[str, str]:
-    """Versions of installed distributions, in the order of ``names``."""
-    return {name: metadata.version(name) for name in names}

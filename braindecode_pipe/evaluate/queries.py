@@ -17,6 +17,7 @@ from braindecode_pipe.evaluate.retrieval import (
     blocks,
     placements,
 )
+from braindecode_pipe.fitting.normalizer import Normalizer
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import list_groups, open_store
@@ -37,8 +38,7 @@ class FoldPrediction:
     events: np.ndarray
     stimuli: np.ndarray
     values: np.ndarray
-    mean: np.ndarray | None
-    scale: np.ndarray | None
+    normalizer: Normalizer | None
     inner_score: float | None
     data_origin: str
     embedding: str
@@ -104,6 +104,7 @@ def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
         The plan has no such fold.
     LeakageError
         The decoder, or what scales its input, was fitted outside of the fold's training part.
+        The normaliser of the embedding saw stimuli that training did not show.
     """
     dataset = open_store(path)
     attrs = dataset.attrs
@@ -125,7 +126,10 @@ def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
             remedy="run the stage train again",
         )
     _refuse_other_scope(attrs, plan, fold, path)
-    normalizer = open_store(path, "normalizer") if "normalizer" in list_groups(path) else None
+    normalizer = None
+    if "normalizer" in list_groups(path):
+        normalizer = Normalizer.from_dataset(open_store(path, "normalizer"))
+        _check_normalizer(normalizer, plan, fold, str(attrs["target"]), path)
     inner = attrs.get("inner_score")
     return FoldPrediction(
         decoder=str(attrs["decoder"]),
@@ -133,8 +137,7 @@ def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
         events=_texts(dataset["event"].values),
         stimuli=_texts(dataset["stimulus"].values),
         values=np.asarray(dataset["prediction"].values),
-        mean=None if normalizer is None else np.asarray(normalizer["mean"].values, float),
-        scale=None if normalizer is None else np.asarray(normalizer["scale"].values, float),
+        normalizer=normalizer,
         inner_score=None if inner is None else float(inner),
         data_origin=str(attrs["data_origin"]),
         embedding=str(attrs["embedding"]),
@@ -157,6 +160,22 @@ def _refuse_other_scope(
                 found=str(attrs[name])[:16],
                 remedy="run the stage train again",
             )
+
+
+def _check_normalizer(
+    normalizer: Normalizer, plan: StudyPlan, fold: int, target: str, path: Path
+) -> None:
+    fitted = np.isin(plan.role[fold], [ROLES["train"], ROLES["validation"]])
+    shown = set(plan.events[f"stimulus_{target}"].astype(str).to_numpy()[fitted])
+    outside = sorted(set(normalizer.seen) - shown)
+    if outside:
+        raise LeakageError(
+            "the normaliser of the embedding saw stimuli that training did not show",
+            file=path,
+            expected="stimuli of the fold's training events only",
+            found=f"{len(outside)} others: {', '.join(outside[:5])}",
+            remedy="run the stage train again",
+        )
 
 
 def choose_decoders(
@@ -235,8 +254,8 @@ def cosine_scorer(
             remedy="run the stage embed again",
         )
     vectors = embedding[[position[s] for s in task.ids]].astype(float)
-    if prediction.mean is not None and prediction.scale is not None:
-        vectors = (vectors - prediction.mean) / prediction.scale
+    if prediction.normalizer is not None:
+        vectors = prediction.normalizer(vectors)
     bad = np.flatnonzero(~np.isfinite(prediction.values).all(axis=1))
     if len(bad):
         raise DataError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from braindecode_pipe.errors import one_line
 
 
@@ -22,8 +25,25 @@ class Quiet:
         return None
 
 
+class _Shown(logging.Handler):
+    """Shows what a room says about its progress (how many, how fast, until when) beside a bar."""
+
+    def __init__(self, bar: Any, task: Any) -> None:
+        super().__init__(logging.INFO)
+        self._bar, self._task = bar, task
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich.markup import escape
+
+        self._bar.update(self._task, unit=escape(record.getMessage())[:80])
+
+
 class Bars(Quiet):
-    """Progress bars on stderr, one per stage."""
+    """Progress bars on stderr, one per stage.
+
+    Within a unit, what a room logs as ``braindecode_pipe.<room>`` at INFO stands beside the bar;
+    units in other processes are shown when they end.
+    """
 
     def stage(self, name: str, n_units: int) -> Bars:
         from rich.console import Console
@@ -42,6 +62,8 @@ class Bars(Quiet):
             console=Console(stderr=True), transient=False,
         )  # fmt: skip
         self._task = self._bar.add_task(name, total=n_units, unit="")
+        self._log = logging.getLogger(f"braindecode_pipe.{name}")
+        self._shown = _Shown(self._bar, self._task)
         return self
 
     def advance(self, unit: str, error: str) -> None:
@@ -54,7 +76,12 @@ class Bars(Quiet):
 
     def __enter__(self) -> Bars:
         self._bar.start()
+        self._level = self._log.level
+        self._log.addHandler(self._shown)
+        self._log.setLevel(logging.INFO)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._log.removeHandler(self._shown)
+        self._log.setLevel(self._level)
         self._bar.stop()

@@ -18,6 +18,8 @@ from braindecode_pipe.preprocess.reach import SETTINGS, reach
 from braindecode_pipe.recipe import EmbedSpec, Recipe
 from braindecode_pipe.splits import StudyPlan, content_hash, extents_hash, fit_extents
 
+# Settings of a table of [embed] that train applies, at their defaults: no part of the embedding.
+_AFTER_EMBED = {k: getattr(EmbedSpec(), k) for k in ("normalize", "components")}
 # Parts of [train] that say which units there are, or belong to one kind of decoder.
 _OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot", "mlp", "conv"}
 
@@ -135,19 +137,26 @@ class Stages:
 
     def embed(self, plan: StudyPlan) -> dict[str, Unit]:
         """One unit per table of ``[embed]``."""
-        from braindecode_pipe.embed import model_fingerprint
+        from braindecode_pipe.embed import model_fingerprint, reaches_out, split_spans
 
         origin = plan.data_origin
         units = {}
         for name, spec in self.recipe.embed.items():
-            spec = spec.model_copy(update={"normalize": EmbedSpec().normalize})
-            stimuli = plan.stimuli[plan.stimuli["target"] == self.target_of(name)]
+            spec = spec.model_copy(update=_AFTER_EMBED)
+            target = self.target_of(name)
+            # Only what reads beyond a stimulus depends on where the split cuts its file.
+            stimuli = split_spans(plan, target) if reaches_out(spec) else _stimuli(plan, target)
+            kind = str(stimuli["kind"].iloc[0]) if len(stimuli) else None
             parts = {
-                **flatten(spec.model_dump(mode="json", exclude={"normalize"}), f"embed.{name}"),
-                **flatten(model_fingerprint(spec), "model"),
+                **flatten(spec.model_dump(mode="json", exclude=set(_AFTER_EMBED)), f"embed.{name}"),
+                **flatten(model_fingerprint(spec, kind), "model"),
                 "stimuli": _table_hash(stimuli),
                 "data_origin": origin,
             }
+            onsets = None
+            if spec.onsets_of:
+                onsets = _stimuli(plan, spec.onsets_of).reset_index(drop=True)
+                parts["onsets"] = _table_hash(onsets)
             units[name] = self._unit(
                 "embed",
                 name,
@@ -159,6 +168,7 @@ class Stages:
                     "stimuli": stimuli.reset_index(drop=True),
                     "data": self.data,
                     "data_origin": origin,
+                    "onsets": onsets,
                 },
             )
         return units
@@ -220,10 +230,10 @@ class Stages:
         section = self.recipe.train.model_dump(mode="json")
         for other in _OTHERS - {decoder}:
             del section[other]
-        normalize = self.recipe.embed[name].normalize
+        normalize = {k: getattr(self.recipe.embed[name], k) for k in _AFTER_EMBED}
         parts = {
             **flatten(section, "train"),
-            "embed.normalize": normalize,
+            **flatten(normalize, "embed"),
             "target": target,
             "events": _table_hash(plan.events.iloc[used][columns]),
             "roles": content_hash(plan.role[fold][used].tolist()),
@@ -243,7 +253,7 @@ class Stages:
             "signals": paths,
             "embedding": embedding.path,
             "target": target,
-            "normalize": normalize,
+            **normalize,
             "scaling": scaling,
             "threads": self.threads,
         }
@@ -355,6 +365,10 @@ class Stages:
         return self._unit(
             "report", "study", parts, "braindecode_pipe.report:run", {"inputs": inputs}
         )
+
+
+def _stimuli(plan: StudyPlan, target: str) -> Any:
+    return plan.stimuli[plan.stimuli["target"] == target]
 
 
 def _table_hash(table: Any) -> str:

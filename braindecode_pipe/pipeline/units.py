@@ -38,10 +38,15 @@ STAGES = {
             ("preprocess", "formats"),
             ("mne", "mne-bids", "nilearn", "nibabel", "numpy", "scipy"),
         ),
-        Stage("embed", ("embed", "compute.threads"), ("embed",), ("torch", "numpy", "pillow")),
+        Stage(
+            "embed",
+            ("embed", "compute.threads"),
+            ("embed",),
+            ("torch", "numpy", "scipy", "pillow", "transformers", "tokenizers"),
+        ),
         Stage(
             "train",
-            ("train", "embed.*.normalize", "compute.threads"),
+            ("train", "embed.*.normalize", "embed.*.components", "compute.threads"),
             ("train", "fitting", "networks"),
             ("torch", "numpy", "scipy", "scikit-learn", "himalaya"),
         ),

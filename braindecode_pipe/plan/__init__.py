@@ -66,7 +66,7 @@ def fingerprint(section: PlanSection, data: Path, hasher: Hasher = hash_file) ->
             parts[name] = hasher(data / name)
     for spec in section.stimuli.values():
         folder = data / spec.folder
-        if spec.kind != "concept" and folder.is_dir():
+        if spec.kind not in ("concept", "text") and folder.is_dir():
             for file in sorted(folder.rglob("*")):
                 if file.is_file():
                     parts[file.relative_to(data).as_posix()] = hasher(file)
@@ -128,7 +128,9 @@ def build(
         recordings["problem"] = recordings["problem"].str.replace(f"{root}/", "", regex=False)
     stimuli = []
     for target, spec in section.stimuli.items():
-        events[f"stimulus_{target}"], table = match_stimuli(target, spec, events, data, hasher)
+        ids, table = match_stimuli(target, spec, events, data, hasher)
+        for name, column in ids.items():
+            events[f"stimulus_{name}"] = column
         stimuli.append(table)
     stimuli = pd.concat(stimuli, ignore_index=True)
     target = split.target or next(iter(section.stimuli))

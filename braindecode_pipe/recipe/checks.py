@@ -54,8 +54,14 @@ def _names(recipe: Recipe) -> Iterator[Contradiction]:
         )
 
 
+def _targets(recipe: Recipe) -> list[str]:
+    """Names in [plan.stimuli], and those of the files that pieces belong to."""
+    stimuli = recipe.plan.stimuli
+    return [*stimuli, *(f"{name}_file" for name in stimuli if stimuli[name].file_column)]
+
+
 def _references(recipe: Recipe) -> Iterator[Contradiction]:
-    targets, tables = list(recipe.plan.stimuli), list(recipe.embed)
+    targets, tables = _targets(recipe), list(recipe.embed)
     if not targets:
         yield _problem(
             ("plan", "stimuli"),
@@ -78,6 +84,14 @@ def _references(recipe: Recipe) -> Iterator[Contradiction]:
                 _listed(targets),
                 recipe.target_of(name),
                 f"write target = ... in [embed.{name}], or add [plan.stimuli.<name>]",
+            )
+        counted = recipe.embed[name].onsets_of
+        if counted and counted not in targets:
+            yield _problem(
+                ("embed", name, "onsets_of"),
+                "onsets are counted of a target that [plan.stimuli] lacks",
+                _listed(targets),
+                counted,
             )
     for name in recipe.train.embeddings:
         if name not in tables:

@@ -17,9 +17,14 @@ class Exclusion(Section):
 
 
 class StimuliSpec(Section):
-    """Which column of the event tables names the stimuli of one target, and what they are."""
+    """Which column of the event tables names the stimuli of one target, and what they are.
 
-    kind: Literal["concept", "image", "speech"] = "concept"
+    With ``file_column`` a stimulus is a piece of something longer: a word of a recorded story, a
+    word of a sentence. Every piece is a stimulus of this target, and every whole one of the target
+    ``<name>_file``.
+    """
+
+    kind: Literal["concept", "image", "speech", "text", "video"] = "concept"
     column: str = "trial_type"
     folder: str = Field("stimuli", description="where stimulus files lie, below the data folder")
     where: dict[str, str] = Field(
@@ -29,6 +34,21 @@ class StimuliSpec(Section):
     drop: list[str] = Field([], description="levels that are no stimuli (rest, button, ...)")
     rename: dict[str, str] = Field({}, description="level in the data -> label to use")
     category_column: str = Field("", description="column with the category of each stimulus")
+    file_column: str = Field(
+        "", description="column with the file (speech, video) or the name of the text (text) that "
+        "the stimulus is a piece of"
+    )
+    onset_column: str = Field(
+        "", description="column with the onset inside that file [s]; of a text also word numbers"
+    )
+    duration_column: str = Field(
+        "duration", description="column with the length of the piece [s]; with file_column"
+    )
+    near_duplicates: float = Field(
+        0.0, ge=0, le=1,
+        description="pictures whose 32 x 32 grey thumbnails correlate at least so much stay on one "
+        "side of a split by stimulus; 0: only equal files do",
+    )
 
 
 class PlanSection(Section):

@@ -228,16 +228,42 @@ class EmbedSpec(Section):
     target: str = Field("", description="target of [plan.stimuli]; default: the table's own name")
     model: str = Field(
         "one-hot",
-        description="one-hot | minilm | efficientnet-lite0 | pixels | log-mel | "
-        "a transformers folder or id",
+        description="one-hot | minilm | efficientnet-lite0 | pixels | hog | gabor | colour | "
+        "log-mel | envelope | onsets | a transformers folder or id",
+    )
+    revision: str = Field("", description="revision of a transformers model")
+    weights_sha256: dict[str, str] = Field(
+        {}, description="file of torch weights -> its SHA-256, for models without safetensors"
     )
     layer: float | int | list[int] | None = Field(
         None, description="number, fraction of depth, or several averaged; None: the model's last"
     )
-    pooling: Literal["", "cls", "mean"] = ""
+    pooling: Literal["", "cls", "mean", "last", "patch_mean", "patches", "time"] = Field(
+        "", description="of tokens; time: steps of the recording's time axis; empty: the model's"
+    )
+    step_sfreq: float | None = Field(None, gt=0, description="rate of the steps [Hz], e.g. 120.0")
+    step_tmin: Seconds = Field(0.0, description="first step, after the stimulus onset")
+    step_tmax: Seconds | None = Field(None, description="end of the steps, after the onset")
+    context: Literal["stimulus", "file"] = Field(
+        "stimulus", description="what a speech model hears: the stimulus alone, or its file as far "
+        "as the split leaves it in one piece"
+    )
+    window_s: Seconds = Field(20.0, gt=0, description="longer sounds are passed in windows")
+    overlap_s: Seconds = Field(4.0, ge=0, description="what neighbouring windows share")
+    context_words: int = Field(0, ge=0, description="words before each word that a model reads")
+    frames: int = Field(8, ge=1, description="frames of a video, evenly spaced")
+    fps: float = Field(0.0, ge=0, description="frames per second of videos that are folders")
     texts: dict[str, str] = Field({}, description="label -> text that is embedded in its place")
-    normalize: Literal["none", "center", "zscore"] = Field(
-        "none", description="fitted on each fold's training stimuli"
+    onsets_of: str = Field("", description="model onsets: target whose onsets are counted")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="arithmetic of transformers models; half is faster and less exact"
+    )
+    batch_size: int = Field(0, ge=0, description="stimuli at once; 0: what memory allows")
+    normalize: Literal["none", "center", "zscore", "whiten"] = Field(
+        "none", description="fitted on each fold's training stimuli; whiten: by their PCA"
+    )
+    components: int = Field(
+        0, ge=0, description="whiten: principal components kept; 0: all that carry variance"
     )
 
 

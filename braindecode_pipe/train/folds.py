@@ -13,6 +13,7 @@ import numpy as np
 from braindecode_pipe.errors import DataError, LeakageError, SplitError, StimulusError
 from braindecode_pipe.fitting.delay import DelayEstimate, estimate_delay
 from braindecode_pipe.fitting.inputs import InputScaling, InputTransform, fit_inputs
+from braindecode_pipe.fitting.normalizer import Normalizer
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
@@ -59,31 +60,6 @@ class Targets:
                 remedy="run the stage embed again",
             )
         return self.values[[self.ids[str(s)] for s in stimuli]]
-
-
-@dataclass(frozen=True)
-class Normalizer:
-    """``(embedding - mean) / scale``, fitted on the stimuli of a fold's training events."""
-
-    mean: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def fit(cls, kind: str, embeddings: np.ndarray) -> Normalizer:
-        """``none``, ``center`` or ``zscore`` over rows ``(n_stimuli, n_features)``.
-
-        A feature that does not vary keeps its scale.
-        """
-        n_features = embeddings.shape[1]
-        mean = np.zeros(n_features) if kind == "none" else embeddings.mean(0)
-        scale = np.ones(n_features)
-        if kind == "zscore":
-            sd = embeddings.std(0)
-            scale = np.where(sd > 1e-6 * np.abs(embeddings).max(0), sd, 1.0)
-        return cls(mean, scale)
-
-    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        return (embeddings - self.mean) / self.scale
 
 
 @dataclass(frozen=True)
@@ -257,6 +233,27 @@ def check_one_layout(windows: Windows, decoder: str) -> None:
             found=f"{len(names)} layouts ({sizes})",
             remedy='split within_subject = true, or use the decoder "conv"',
         )
+
+
+def fit_normalizer(kind: str, components: int, targets: Targets, data: Fold) -> Normalizer:
+    """The normaliser of a fold, from the stimuli of its training events alone.
+
+    Stimuli that only validation or test events show have no part in it.
+
+    Raises
+    ------
+    DataError
+        PCA whitening of embeddings with steps.
+    """
+    if kind == "whiten" and targets.n_steps > 1:
+        raise DataError(
+            "an embedding with steps cannot be whitened",
+            expected="one vector per stimulus",
+            found=f"{targets.n_steps} steps",
+            remedy='normalize = "zscore", or pooling = "mean"',
+        )
+    trained = np.array(sorted(set(data.stimuli[~data.validation])), object)
+    return Normalizer.fit(kind, targets.of(trained), list(trained), components)
 
 
 def check_seen(plan: StudyPlan, fold: int, fit_ids: np.ndarray) -> str:

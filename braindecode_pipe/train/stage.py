@@ -24,10 +24,10 @@ from braindecode_pipe.store import write_store
 from braindecode_pipe.train.decoder import BrainDecoder
 from braindecode_pipe.train.folds import (
     Fold,
-    Normalizer,
     Targets,
     check_one_layout,
     check_seen,
+    fit_normalizer,
     read_fold,
 )
 from braindecode_pipe.train.patterns import at_peak, haufe_patterns
@@ -50,17 +50,19 @@ def run(
     target: str = "",
     normalize: str = "none",
     scaling: InputScaling | None = None,
+    components: int = 0,
     threads: int = 1,
 ) -> None:
     """Fit one decoder on one fold and write its predictions of the test events.
 
     The store holds at its root the ``prediction`` dataset, in the space of the normalised
-    embedding, and the groups ``normalizer`` (mean, scale: candidates must go through it before
-    they are compared), ``log`` (epochs of networks), ``penalties`` (loss of each penalty on the
-    groups left out), ``delay`` (correlation per lag, where the delay was estimated), ``pattern``
-    (Haufe patterns of linear decoders, per training stimulus, or of the norm of the output
-    where there are over 20 stimuli; at the time of the largest root mean square over sensors),
-    and the checkpoint ``model.safetensors`` + ``model.json``.
+    embedding, and the groups ``normalizer`` (mean, scale, for PCA whitening also components, and
+    the stimuli it was fitted on: candidates must go through it before they are compared), ``log``
+    (epochs of networks), ``penalties`` (loss of each penalty on the groups left out), ``delay``
+    (correlation per lag, where the delay was estimated), ``pattern`` (Haufe patterns of linear
+    decoders, per training stimulus, or of the norm of the output where there are over 20 stimuli;
+    at the time of the largest root mean square over sensors), and the checkpoint
+    ``model.safetensors`` + ``model.json``.
 
     Parameters
     ----------
@@ -73,7 +75,8 @@ def run(
     embedding : store of the embedding
     out : store to write
     target : target of ``[plan.stimuli]``; default: what the embedding store says, else ``name``
-    normalize : "none", "center" or "zscore", fitted on the fold's training stimuli
+    normalize : "none", "center", "zscore" or "whiten", fitted on the fold's training stimuli
+    components : most components that "whiten" keeps; 0: all that carry variance
     scaling : scaler of the recordings that each fold fits on its training windows, if any
     threads : threads that sums may use; part of what makes equal bytes
 
@@ -90,15 +93,14 @@ def run(
 
         torch.set_num_threads(threads)
     with threadpool_limits(threads):
-        _run(
-            section, name, decoder, fold, plan, signals, embedding, out, target, normalize, scaling
-        )
+        _run(section, name, decoder, fold, plan, signals, embedding, out, target, normalize,
+             components, scaling)  # fmt: skip
 
 
 def _run(
     section: TrainSection, name: str, decoder: str, fold: int, plan: StudyPlan,
     signals: Mapping[str, Path], embedding: Path, out: Path, target: str, normalize: str,
-    scaling: InputScaling | None,
+    components: int, scaling: InputScaling | None,
 ) -> None:  # fmt: skip
     targets = Targets.load(embedding)
     target = target or str(targets.attrs.get("target") or name)
@@ -107,7 +109,7 @@ def _run(
         check_one_layout(data.windows, decoder)
     scope = check_seen(plan, fold, data.text("event", data.fit))
     shown = np.array(sorted(set(data.stimuli)), object)
-    normalizer = Normalizer.fit(normalize, targets.of(shown))
+    normalizer = fit_normalizer(normalize, components, targets, data)
     Y = normalizer(targets.of(data.stimuli))
     X, layout = data.read(data.fit), data.layout(data.fit)
     model = make_decoder(section, decoder, targets.n_steps)
@@ -150,9 +152,7 @@ def _run(
             list(data.text(f"stimulus_{target}", data.test)),
             attrs,
         ),
-        "normalizer": _dataset(
-            {"mean": ("feature", normalizer.mean), "scale": ("feature", normalizer.scale)}
-        ),
+        "normalizer": normalizer.to_dataset(),
         **_fit_tables(model, data),
     }
     if decoder in ("ridge", "logistic"):

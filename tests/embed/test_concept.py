@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braindecode_pipe.embed import embed
-from braindecode_pipe.embed.concept import _MINILM_VOCABULARY
+from braindecode_pipe.embed.packaged import _MINILM_VOCABULARY
 from braindecode_pipe.embed.wordpiece import WordPiece, split_words
 from braindecode_pipe.errors import ModelError, StimulusError
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from braindecode_pipe.embed import embed
 from braindecode_pipe.embed.efficientnet import EfficientNetLite0, SameConv2d
-from braindecode_pipe.embed.image import EfficientNetLite0Model, lite_preprocess, read_image
 from braindecode_pipe.embed.interface import Item
+from braindecode_pipe.embed.packaged import EfficientNetLite0Model, lite_preprocess
+from braindecode_pipe.embed.pictures import read_image
 from braindecode_pipe.errors import ModelError, StimulusError
 
 

@@ -10,15 +10,9 @@ import pytest
 from scipy.io import wavfile
 
 from braindecode_pipe.embed import embed
+from braindecode_pipe.embed.acoustic import log_mel, mel_filters, time_bins
+from braindecode_pipe.embed.audio import Clip, read_audio, resample
 from braindecode_pipe.embed.interface import Item
-from braindecode_pipe.embed.speech import (
-    Clip,
-    log_mel,
-    mel_filters,
-    read_audio,
-    resample,
-    time_bins,
-)
 from braindecode_pipe.errors import ModelError, StimulusError
 
 
@@ -79,7 +73,7 @@ def test_other_formats_through_soundfile(tmp_path):
 def test_without_soundfile_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
     (tmp_path / "a.mp3").write_bytes(b"x")
-    with pytest.raises(StimulusError, match=r"found: .mp3(.|\n)*pip install soundfile"):
+    with pytest.raises(StimulusError, match=r"found: .mp3(.|\n)*braindecode-pipe.audio"):
         _read(tmp_path / "a.mp3")
 
 
@@ -212,3 +206,22 @@ def test_spoken_words_are_nearer_to_themselves_than_to_others(shared_data):
     clean, disturbed = clean - clean.mean(0), disturbed - disturbed.mean(0)
     distance = np.linalg.norm(clean[:, None] - disturbed[None], axis=2)
     assert (distance.argmin(0) == np.arange(len(paths))).mean() >= 0.9
+
+
+def test_f31_sounds_that_unpack_to_hours_are_refused(tmp_path, monkeypatch):
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "silence.flac", np.zeros(60 * 8000), 8000)
+    assert (tmp_path / "silence.flac").stat().st_size < 20_000
+    monkeypatch.setattr("braindecode_pipe.embed.audio.MOST_SAMPLES", 30 * 8000)
+    with pytest.raises(StimulusError, match=r"too long to be read at once(.|\n)*found: 1 min"):
+        embed([tmp_path / "silence.flac"], "log-mel")
+    embed([Clip(path=tmp_path / "silence.flac", onset=40.0, offset=45.0)], "log-mel")
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_stereo_of_every_width_is_the_mean_of_its_channels(tmp_path, subtype):
+    soundfile = pytest.importorskip("soundfile")
+    stereo = 0.5 * np.stack([_tone(300), _tone(500)], 1)
+    soundfile.write(tmp_path / "a.wav", stereo, 16000, subtype=subtype)
+    wave, _ = _read(tmp_path / "a.wav")
+    np.testing.assert_allclose(wave, stereo.mean(1), atol=1e-2 if subtype == "PCM_U8" else 1e-4)

@@ -162,6 +162,19 @@ def test_candidates_go_through_the_normalizer(small_study, quick, tmp_path):
     np.testing.assert_allclose(first["score_true"], second["score_true"], atol=1e-5)
 
 
+def test_f36_a_normaliser_that_saw_the_test_is_refused(small_study, quick, tmp_path):
+    from braindecode_pipe.errors import LeakageError
+    from braindecode_pipe.fitting.normalizer import Normalizer
+
+    study = small_study(by="stimulus", n_stimuli=12, categories=True)
+    paths = study.predict("ridge", 3.0)
+    stimuli = sorted(set(study.plan.stimuli["stimulus"]))
+    everything = Normalizer.fit("center", study.vectors, stimuli)
+    rewrite(paths[0], normalizer=everything.to_dataset())
+    with pytest.raises(LeakageError, match="the normaliser of the embedding saw stimuli"):
+        run(quick(), "objects", study.plan, paths, study.embedding(), tmp_path / "out.zarr")
+
+
 def test_stimuli_that_training_never_showed(small_study, quick, tmp_path):
     study = small_study(by="stimulus", n_stimuli=12, categories=True)
     out = tmp_path / "out.zarr"

@@ -44,6 +44,11 @@ VALUES = {
     "train.zero_shot": None, "train.decoders": ["ridge"],
     "train.decoders_of": {"trial_type": ["ridge"]}, "train.windows.tmax": 0.7,
     "embed.trial_type.target": None, "embed.trial_type.model": "one-hot",
+    # Settings of transformers models, of sounds and videos: tests/embed changes them.
+    **{f"embed.trial_type.{name}": None for name in (
+        "revision", "weights_sha256", "step_sfreq", "context", "window_s", "overlap_s",
+        "context_words", "dtype", "onsets_of",
+    )},
     "embed.trial_type.layer": 2, "embed.trial_type.texts": {"cat": "a cat"},
     "train.mlp": {"hidden": 7}, "train.conv": {"hidden": 7}, "evaluate.ci": 0.9,
     "evaluate.top_k": [2], "train.alphas": [3.0], "train.windows.baseline": [-0.1, 0.0],
@@ -70,6 +75,7 @@ SEES = {
     "train.decoders": set(),
     "train.decoders_of": set(),
     "embed.trial_type.normalize": {"train"},
+    "embed.trial_type.components": {"train"},
     "compute.threads": {"preprocess", "embed", "train", "evaluate", "plan"},
 }
 OTHER_DATATYPE = ("preprocess.bold.",)

@@ -7,10 +7,11 @@ import pytest
 
 from braindecode_pipe import store
 from braindecode_pipe.errors import DataError, LeakageError, SplitError, StimulusError
+from braindecode_pipe.fitting.normalizer import Normalizer
 from braindecode_pipe.recipe import NetworkSection, TrainSection, WindowSection
 from braindecode_pipe.schema import ROLES, embedding_dataset, sensor_coords, signal_dataset
 from braindecode_pipe.train import run
-from braindecode_pipe.train.folds import Normalizer, open_signals, read_fold
+from braindecode_pipe.train.folds import open_signals, read_fold
 from braindecode_pipe.train.saved import load_decoder
 
 
@@ -137,6 +138,49 @@ def test_targets_are_normalised_by_the_training_stimuli(make_study, kind):
     assert normalizer["mean"].values == pytest.approx(mean)
     assert normalizer["scale"].values == pytest.approx(scale)
     assert accuracy(study, out) > 0.6
+
+
+def test_whitened_targets_are_predicted_in_their_components(make_study):
+    study = make_study(n_features=7, snr=1.5)
+    out = predict(study, normalize="whiten", components=2)
+    assert store.open_store(out)["prediction"].shape[1] == 2
+    fitted = Normalizer.from_dataset(store.open_store(out, "normalizer"))
+    values = store.open_store(study.embedding)["embedding"].values.astype(np.float64)
+    white = fitted(values)
+    np.testing.assert_allclose(white.T @ white / 4, np.eye(2), atol=1e-6)
+
+
+def test_f36_the_normaliser_sees_stimuli_of_training_events_alone(make_study):
+    """Stimuli that only test or validation shows may change as they like."""
+    study = make_study(n_features=7, snr=1.5, validation=True)
+    role, shown = study.plan.role[0], study.plan.events["stimulus_object"].to_numpy()
+    for name, stimulus in (("test", "id-cat"), ("validation", "id-chair")):
+        role[(shown == stimulus) & (role != ROLES[name])] = ROLES["unused"]
+    assert {ROLES["test"], ROLES["validation"], ROLES["train"]} <= set(role)
+    fitted = []
+    for k in range(2):
+        out = predict(study, normalize="whiten", name=f"out{k}")
+        fitted.append(store.open_store(out, "normalizer"))
+        dataset = store.open_store(study.embedding).load()
+        values = dataset["embedding"].values.copy()
+        values[[0, 1]] = 100 + k
+        attrs = {"data_origin": "simulated", "target": "object"}
+        ids = [str(s) for s in dataset["stimulus"].values]
+        store.write_store(study.embedding, {"": embedding_dataset(values, ids, attrs)})
+    assert [str(s) for s in fitted[0]["stimulus"].values] == ["id-face", "id-house"]
+    for name in ("mean", "scale", "components"):
+        np.testing.assert_array_equal(fitted[0][name].values, fitted[1][name].values)
+
+
+def test_embeddings_with_steps_are_not_whitened(make_study):
+    study = make_study(snr=1.5)
+    ids = [str(s) for s in store.open_store(study.embedding)["stimulus"].values]
+    values = np.random.default_rng(0).normal(size=(4, 3, 5))
+    attrs = {"data_origin": "simulated", "target": "object"}
+    dataset = embedding_dataset(values, ids, attrs, step_times=np.arange(3) * 0.1)
+    store.write_store(study.embedding, {"": dataset})
+    with pytest.raises(DataError, match="an embedding with steps cannot be whitened"):
+        predict(study, normalize="whiten")
 
 
 def test_normalizer_keeps_features_that_do_not_vary():
