@@ -97,10 +97,9 @@ class MaxwellSource:
         }
         self._st = section.st_duration_s
         self._st_correlation = section.st_correlation
-        n_window = 0 if self._st is None else round(self._st * self._sfreq)
-        self._hop = n_window - n_window // 2 or max(1, round(_PLAIN_HOP_S * self._sfreq))
-        self._overlap = n_window // 2 if n_window else self._hop
-        self._n_window = n_window
+        # An even number of samples: Hann windows of an odd one do not add up to a constant.
+        self._hop = max(1, round((self._st or 2 * _PLAIN_HOP_S) * self._sfreq / 2))
+        self._n_window = 0 if self._st is None else 2 * self._hop
         unit = self._filter(np.eye(len(source.info["ch_names"])), 0, False)
         self.info = unit.info
         self._matrix = unit.get_data() if self._st is None and head_pos is None else None
@@ -159,7 +158,7 @@ class MaxwellSource:
     def _block(self, low: int, high: int, first: int, last: int) -> np.ndarray:
         if self._kept[0] != low:
             start = max(first, low - self._hop * self._context(low))
-            stop = last if high == last else min(last, high + self._overlap)
+            stop = last if high == last else min(last, high + self._hop)
             temporal = self._st is not None and last - first >= self._n_window
             data = self._source.read(start, stop)
             filtered = self._filter(data, start, temporal).get_data()
@@ -186,7 +185,7 @@ class MaxwellSource:
             try:
                 filtered = mne.preprocessing.maxwell_filter(
                     raw,
-                    st_duration=self._st if temporal else None,
+                    st_duration=self._n_window / self._sfreq if temporal else None,
                     st_correlation=self._st_correlation,
                     st_overlap=True,
                     mc_interp="hann",

@@ -11,6 +11,7 @@ from braindecode_pipe.preprocess import maxwell
 from braindecode_pipe.preprocess.maxwell import (
     MaxwellSource,
     head_positions,
+    head_variables,
     site_files,
 )
 from braindecode_pipe.preprocess.steps import Log
@@ -120,6 +121,17 @@ def test_movement_in_blocks_equals_mne_in_one_go(raw, monkeypatch):
     _assert_equal(found, expected.get_data())
 
 
+def test_a_window_of_an_odd_number_of_samples_is_rounded_to_an_even_one(raw, monkeypatch):
+    monkeypatch.setattr(maxwell, "_MOST_HOPS", 1)
+    raw = raw.copy().crop(0, 6)
+    filtered = MaxwellSource(_Memory(raw), MaxwellSection(st_duration_s=2.02, origin=ORIGIN), Log())
+    expected = mne.preprocessing.maxwell_filter(
+        raw.copy(), origin=ORIGIN, st_duration=2.0, verbose="error"
+    )
+    found = np.concatenate([part for _, part in filtered.blocks()], axis=1)
+    _assert_equal(found, expected.get_data())
+
+
 def test_stretches_shorter_than_a_window(raw):
     log = Log()
     raw = raw.copy().crop(0, 5)
@@ -168,4 +180,73 @@ def test_errors_of_the_maxwell_filter(raw, info, make_eeg):
     with pytest.raises(DataError, match="movement needs the head frame"):
         MaxwellSource(_Memory(bare), MaxwellSection(coord_frame="meg", movement="chpi"), Log())
     with pytest.raises(DataError, match='no continuous head position(.|\n)*movement = "none"'):
+        head_positions(raw, Log())
+
+
+# -- head movement
+
+
+@pytest.fixture(scope="module")
+def moving(shared_data):
+    """4 s (simulated) with four HPI coils on a head that is moved by 5 mm after 2 s."""
+    path = shared_data / "formats/mne-io/tests/data/test-ave.fif.gz"
+    info = mne.io.read_info(path, verbose="error")
+    info = mne.pick_info(info, mne.pick_types(info, meg=True, stim=True, exclude=()))
+    sfreq = 600.0
+    with info._unlock():
+        info["sfreq"], info["projs"], info["lowpass"], info["bads"] = sfreq, [], 290.0, []
+        coils = info["hpi_meas"][-1]["hpi_coils"]
+        for coil, freq in zip(coils, (83.0, 143.0, 203.0, 263.0)):
+            coil["coil_freq"] = freq
+        stim = info.ch_names[mne.pick_types(info, meg=False, stim=True)[0]]
+        info["hpi_subsystem"] = {
+            "event_channel": stim,
+            "hpi_coils": [{"event_bits": np.array([256 * 2**i])} for i in range(len(coils))],
+        }
+    rng = np.random.default_rng(0)
+    types = np.array(info.get_channel_types())
+    scale = np.select([types == "mag", types == "grad"], [3e-14, 1e-12], 0.0)
+    data = scale[:, None] * rng.normal(size=(len(types), int(4 * sfreq)))
+    raw = mne.io.RawArray(data, info, first_samp=1200, verbose="error")
+    trans = info["dev_head_t"]["trans"]
+    position = np.zeros((2, 10))
+    position[:, 0] = [2.0, 4.0]
+    position[:, 1:4] = mne.transforms.rot_to_quat(trans[:3, :3])
+    position[:, 4:7] = trans[:3, 3] + np.array([[0, 0, 0], [0.003, 0.004, 0]])
+    mne.simulation.add_chpi(raw, head_pos=position, interp="zero", verbose="error")
+    return raw, position
+
+
+def test_planted_head_movement_is_found(moving):
+    raw, planted = moving
+    log = Log()
+    found = head_positions(raw, log)
+    assert found[0, 0] < 0.6 and 2.9 < found[-1, 0] < 4.0
+    error = []
+    for rows, truth in ((found[:, 0] < 1.8, planted[0]), (found[:, 0] > 2.2, planted[1])):
+        error.append(np.linalg.norm(found[rows, 4:7] - truth[4:7], axis=1).max())
+
+    assert max(error) < 1e-4  # m; measured: 4e-6
+    assert "head positions from cHPI" in log.steps[0]
+    variables = head_variables(found)
+    place = variables["head_position"][1]
+    assert variables["head_position"][0] == ("head_time", "head_axis") and place.shape[1] == 6
+    np.testing.assert_allclose(place[:, :3], found[:, 4:7])
+    np.testing.assert_array_equal(variables["head_time"][1], found[:, 0])
+    moved = np.linalg.norm(place[-1, :3] - place[0, :3])
+    assert moved == pytest.approx(0.005, abs=5e-4)
+    # Rotation vectors are those of the quaternions.
+    from scipy.spatial.transform import Rotation
+
+    real = np.sqrt(1 - (found[:, 1:4] ** 2).sum(axis=1))
+    expected = Rotation.from_quat(np.column_stack([found[:, 1:4], real])).as_rotvec()
+    np.testing.assert_allclose(place[:, 3:], expected, atol=1e-10)
+
+
+def test_coils_that_are_off_give_no_position(moving):
+    raw = moving[0].copy().crop(0, 0.8)
+    raw._data[mne.pick_types(raw.info, meg=True)] *= 0
+    rng = np.random.default_rng(0)
+    raw._data[mne.pick_types(raw.info, meg=True)] += 1e-13 * rng.normal(size=(306, raw.n_times))
+    with pytest.raises(DataError, match="no head position could be fitted"):
         head_positions(raw, Log())
