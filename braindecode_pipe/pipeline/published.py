@@ -21,7 +21,8 @@ def publish(report: Path, out: Path, whole: bool = True) -> Path | None:
     ----------
     report, out : Path of the store, of the run folder
     whole : bool
-        False copies the quality pages only, beside those that are there.
+        False copies the quality pages only, beside those that are there; their index would
+        name some of them.
 
     Returns
     -------
@@ -30,7 +31,7 @@ def publish(report: Path, out: Path, whole: bool = True) -> Path | None:
     if whole:
         shutil.rmtree(out / "qc", ignore_errors=True)
     for name in list_extra_files(report):
-        if not whole and not name.startswith("qc/"):
+        if not whole and (not name.startswith("qc/") or name == "qc/index.html"):
             continue
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
