@@ -3,7 +3,8 @@
 ``python tests/benchmarks/bench_embed.py``. Networks of true size with random weights, one thread.
 *Bare* is the network's forward pass over tensors that lie in memory; *ours* reads files, processes
 them, pools, checks and writes the table. Both are interleaved; the median of three is printed.
-Rates are per CPU second. Goal: ours/bare of at least 0.9 in items per second, and a filled cache below 1 % of computing.
+Rates are per CPU second. Goal: ours/bare of at least 0.9 in items per second, and a filled cache
+below 1 % of computing.
 """
 
 from __future__ import annotations
