@@ -24,6 +24,7 @@ from braindecode_pipe.preprocess.confounds import (
 from braindecode_pipe.preprocess.labels import names_file
 from braindecode_pipe.preprocess.masks import mask_file, named_file
 from braindecode_pipe.preprocess.parcels import atlases, parcel_positions, read_timeseries
+from braindecode_pipe.preprocess.records import seen_by_fits
 from braindecode_pipe.preprocess.regression import fitted_volumes
 from braindecode_pipe.preprocess.repetition import header_time, repetition_time
 from braindecode_pipe.preprocess.sampling import extract
@@ -290,6 +291,7 @@ def _attrs(job: Job, t_r: float) -> dict[str, Any]:
         "sfreq": 1.0 / t_r,
         "t_r": t_r,
         "first_time": job.first_time(t_r),
+        **seen_by_fits(job.fit_extents),
     }
 
 

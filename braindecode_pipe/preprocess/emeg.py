@@ -93,7 +93,7 @@ def run_raw(
             sensors, before = work.inspect(info)
             work.combine(sensors, raw)
             rows = work.finish(result)
-            write_signal(rows, work.plan, before, recording, data_origin, out)
+            write_signal(rows, work.plan, before, recording, data_origin, out, fit_extents)
 
 
 class _Work:

@@ -21,6 +21,7 @@ from braindecode_pipe.preprocess.records import (
     measure_spectrum,
     pick,
     quality_dataset,
+    seen_by_fits,
 )
 from braindecode_pipe.preprocess.scratch import Scratch, write_along
 from braindecode_pipe.preprocess.sensors import info_to_json
@@ -92,7 +93,7 @@ def run_epochs(
             if section.scaler_scope == "causal":
                 event_good &= rows.good.reshape(n_events, n_times).all(axis=1)
             _write(rows, before, recording, data_origin, out, event_good, n_times,
-                   float(epochs.times[0]))  # fmt: skip
+                   float(epochs.times[0]), fit_extents)  # fmt: skip
 
 
 def _allowed(
@@ -172,6 +173,7 @@ def _inspect(
 def _write(
     rows: Rows, before: Spectra, recording: dict[str, Any], data_origin: str, out: Path,
     event_good: np.ndarray, n_times: int, first_time: float,
+    fit_extents: Sequence[tuple[float, float]] | None,
 ) -> None:  # fmt: skip
     log, n_events = rows.log, len(event_good)
     coords, frame = rows.columns()
@@ -182,6 +184,7 @@ def _write(
         "position_frame": frame,
         "info": info_to_json(rows.sensors.info, rows.sfreq),
         "scaler": rows.seen,
+        **seen_by_fits(fit_extents),
     }
     events = [f"{recording['recording']}:{index:05d}" for index in range(n_events)]
     shape = (n_events, len(rows.level), n_times)

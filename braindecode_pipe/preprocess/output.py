@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from braindecode_pipe.preprocess.records import (
     Spectra,
     attributes,
     quality_dataset,
+    seen_by_fits,
     sensor_columns,
     spread_rows,
 )
@@ -174,7 +176,7 @@ class Rows:
 
 def write_signal(
     rows: Rows, plan: FilterPlan, before: Spectra, recording: dict[str, Any], data_origin: str,
-    out: Path,
+    out: Path, fit_extents: Sequence[tuple[float, float]] | None,
 ) -> None:  # fmt: skip
     """Write the signal store of a continuous recording."""
     log, n_times = rows.log, rows.values.shape[1]
@@ -194,6 +196,7 @@ def write_signal(
         "engine": rows.section.engine,
         "resampler": plan.resampler,
         "scaler": rows.seen,
+        **seen_by_fits(fit_extents),
     }
     template = np.broadcast_to(np.float32(0), rows.values.shape)
     times = np.arange(n_times) / plan.sfreq

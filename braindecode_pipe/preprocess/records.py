@@ -125,6 +125,11 @@ def sensor_columns(
     return channel_coords(sensors.info, good, offset, gain, scaled)
 
 
+def seen_by_fits(extents: Sequence[tuple[float, float]] | None) -> dict[str, Any]:
+    """What a store of a divided recording says of its fits, for ``train`` and ``audit``."""
+    return {} if extents is None else {"fit_extents": [list(pair) for pair in extents]}
+
+
 def attributes(recording: dict[str, Any], data_origin: str, log: Log) -> dict[str, Any]:
     """Attributes that every store of a recording has."""
     return {

@@ -159,6 +159,13 @@ def _filters(recipe: Recipe) -> Iterator[Contradiction]:
         edge = getattr(section, name)
         if edge is not None and edge <= 0:
             yield _problem((*place, name), f"{name} is no frequency", "> 0 Hz, or none", edge)
+    if section.maxwell is not None and (section.compensation is not None or section.hfc_order):
+        yield _problem(
+            (*place, "maxwell"),
+            "SSS separates fields of its own accord: it takes the recording as it was measured",
+            "maxwell without compensation and hfc_order",
+            f"compensation = {section.compensation}, hfc_order = {section.hfc_order}",
+        )
     lowest = section.l_freq or 0.0
     highest = math.inf if section.sfreq is None else section.sfreq / 2
     if section.h_freq is not None and section.h_freq <= lowest:
