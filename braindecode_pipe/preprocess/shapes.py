@@ -114,7 +114,7 @@ def _nearest_to_canonical(kernels: Sequence[Kernel], frame_times: np.ndarray) ->
 
 
 def _squared_distances(bases: list[np.ndarray], usual: int) -> np.ndarray:
-    """``||F_h F_h' - F_u F_u'||_F^2 = p_h + p_u - 2 ||F_h' F_u||_F^2`` of all shapes, (n_shapes,)"""
+    """``||F_h F_h' - F_u F_u'||_F^2 = p_h + p_u - 2 ||F_h' F_u||_F^2``, (n_shapes,)."""
     common = np.array([np.sum((basis.T @ bases[usual]).astype(float) ** 2) for basis in bases])
     sizes = np.array([basis.shape[1] for basis in bases])
     return np.maximum(0.0, sizes + sizes[usual] - 2 * common)
