@@ -10,10 +10,6 @@ from braindecode_pipe.preprocess.hrf import Kernel, canonical
 from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.preprocess.trials import Trials, decomposed, orthonormal, residual
 
-# How much better than the usual shape another one must fit, in standard deviations of what noise
-# makes of it.
-_MARGIN = 3.0
-
 
 def best_shapes(
     series: Sequence[Scratch],
@@ -28,13 +24,6 @@ def best_shapes(
     of the regressors of recording ``r`` with shape ``h``, one per trial, off the nuisance terms,
     and ``M_r`` takes the nuisance terms away. The shape with the largest in-sample ``R2`` is taken
     (Prince et al. 2022, "FITHRF"). All shapes have equally many regressors.
-
-    Unlike there, a sensor keeps the usual shape ``u``, the one nearest to Glover's, unless another
-    is clearly better: ``E_h - E_u > 3 s_h``, with ``E = sum_r ||F_r' y_r||^2`` and
-    ``s_h = v sqrt(2 sum_r ||F_rh F_rh' - F_ru F_ru'||_F^2)`` the standard deviation of the
-    difference where there is nothing but white noise of variance ``v`` (estimated by the residuals
-    of ``h``). In one short run of weak responses the best of twenty is mostly a choice among noise,
-    and made simulated betas less reliable than those of the usual shape.
 
     No label is looked at. Regressors shared by the repeats of a stimulus would tell the shapes
     apart better, but choose the shape that makes repeats agree: on simulated white noise the
@@ -52,19 +41,13 @@ def best_shapes(
     Returns
     -------
     index (n_sensors,) of the best shape; R2 (n_sensors,). Where nothing can be learned, in a
-    sensor that is not good or when no volume may be seen, the usual shape, and NaN.
+    sensor that is not good or when no volume may be seen, the shape nearest to Glover's, and NaN.
     """
     nuisance = [one.nuisance for one in trials]
     if components is not None:
         nuisance = [np.hstack(parts) for parts in zip(nuisance, components)]
     bases = [_bases(*parts) for parts in zip(trials, kernels, nuisance)]
-    usual = _nearest_to_canonical(kernels[0], trials[0].frame_times)
-    index = np.full(len(good), usual)
-    free = sum(
-        int(one.fit_times.sum()) - q.shape[1] - shapes[usual].shape[1]
-        for one, (q, shapes) in zip(trials, bases)
-    )
-    apart = np.sqrt(2 * sum(_squared_distances(shapes, usual) for _, shapes in bases))
+    index = np.full(len(good), _nearest_to_canonical(kernels[0], trials[0].frame_times))
     r2 = np.full(len(good), np.nan)
     n_shapes = len(kernels[0])
     for columns in series[0].column_blocks():
@@ -83,13 +66,8 @@ def best_shapes(
                 explained[number] += np.einsum("pv,pv->v", z, z, dtype=float)
         told = total > 0
         place = columns.start + here[told]
-        explained, total = explained[:, told], total[told]
-        most = explained.max(axis=0)
-        best = explained.argmax(axis=0)
-        spread = apart[best] * (total - most) / max(free, 1)
-        best = np.where(most - explained[usual] > _MARGIN * spread, best, usual)
-        index[place] = best
-        r2[place] = explained[best, np.arange(len(best))] / total
+        index[place] = explained[:, told].argmax(axis=0)
+        r2[place] = explained[:, told].max(axis=0) / total[told]
     return index, r2
 
 
@@ -111,10 +89,3 @@ def _nearest_to_canonical(kernels: Sequence[Kernel], frame_times: np.ndarray) ->
     glover = canonical("glover", frame_times).values
     likeness = [kernel.values @ glover / np.linalg.norm(kernel.values) for kernel in kernels]
     return int(np.argmax(likeness))
-
-
-def _squared_distances(bases: list[np.ndarray], usual: int) -> np.ndarray:
-    """``||F_h F_h' - F_u F_u'||_F^2 = p_h + p_u - 2 ||F_h' F_u||_F^2``, (n_shapes,)."""
-    common = np.array([np.sum((basis.T @ bases[usual]).astype(float) ** 2) for basis in bases])
-    sizes = np.array([basis.shape[1] for basis in bases])
-    return np.maximum(0.0, sizes + sizes[usual] - 2 * common)

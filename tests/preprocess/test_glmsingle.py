@@ -269,16 +269,17 @@ def test_memory_does_not_grow_with_the_sensors(make_run, monkeypatch):
     """Beyond a few numbers for each: data and betas are held for a block of them."""
     data = simulate(n_stimuli=40, n_sensors=2)
     rng = np.random.default_rng(0)
-    values = 1000 + 10 * rng.standard_normal((len(data.values), 2400), dtype=np.float32)
+    values = 1000 + 10 * rng.standard_normal((len(data.values), 1200), dtype=np.float32)
     monkeypatch.setattr("braindecode_pipe.preprocess.scratch.BLOCK_BYTES", 2**19)
     monkeypatch.setattr("braindecode_pipe.preprocess.candidates.BLOCK_BYTES", 2**17)
     peaks = []
-    for n in (600, 2400):
+    for n in (300, 1200):
         run = make_run(values[:, :n], data.events)
         tracemalloc.start()
         glmsingle.fit([run], np.ones(n, bool), GlmSection(hrf="glover"), [])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 900 * 8 * 60  # 60 numbers per sensor
     assert peaks[1] - peaks[0] < values.nbytes / 4
 
 
@@ -400,15 +401,3 @@ def test_runs_teach_each_other(make_run, tmp_path):
             assert event_good.all()
             truth.append(to_planted(values.read(), whole, rows[2]))
     assert truth[1] > truth[0] + 0.05
-
-
-def test_a_shape_must_be_clearly_better_than_the_usual_one(estimate):
-    """On noise most sensors keep the shape nearest to Glover's; on responses they do not."""
-    noise = simulate(snr=0.0, structured=0.0)
-    index = estimate(noise.values, noise.events, "lsa", hrf="library")[1].qc["hrf_index"][1]
-    usual = np.bincount(index).argmax()
-    assert hrf.PEAKS[usual // 2] == 5.0
-    assert (index == usual).mean() > 0.9
-    loud = simulate(snr=3.0, structured=0.0)
-    index = estimate(loud.values, loud.events, "lsa", hrf="library")[1].qc["hrf_index"][1]
-    assert (index[loud.responds] != usual).mean() > 0.6
