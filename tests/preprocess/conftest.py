@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from braindecode_pipe.store import open_store
+
 SFREQ = 200.0
 NAMES = [
     "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "T7", "C3", "Cz", "C4", "T8", "P7", "P3", "Pz",
@@ -248,3 +250,17 @@ def write_fmriprep(write_bold, bold_affine, confounds_table):
         return name, table
 
     return write
+
+
+@pytest.fixture
+def study(tmp_path, make_eeg, channel_names, write_brainvision, run_stage):
+    """``study(data, **emeg)`` -> (root, qc) of the store of a BrainVision file with ``data``."""
+
+    def call(data=None, names=channel_names, out="out.zarr", **emeg):
+        folder = tmp_path / "data"
+        values = make_eeg() if data is None else data
+        write_brainvision(folder, values, names)
+        path = run_stage(folder, "rec.vhdr", tmp_path / out, emeg=emeg)
+        return open_store(path), open_store(path, "qc")
+
+    return call
