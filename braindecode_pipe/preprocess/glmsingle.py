@@ -10,9 +10,10 @@ The chain of Prince et al. 2022 (eLife 11:e77599), from the paper:
    predict the unpenalised betas of the repeats best. Shrinkage is then undone on average: scale
    and offset that fit the betas to the unpenalised ones by least squares.
 
-What differs from the authors' code: the library (``hrf.library``); the noise pool is that of Kay et
-al. 2013 (Front. Neurosci. 7:247), a cross-validated R2 below 0, where the code thresholds the R2
-of an on-off model; the drift terms are Nilearn's cosines; betas are centred per sensor, and not
+What differs from the authors' code: the library (``hrf.library``); shapes are
+chosen again once the noise components are nuisance terms; the noise pool is that of Kay et al. 2013
+(Front. Neurosci. 7:247), a cross-validated R2 below 0, where the code thresholds the R2 of an
+on-off model; the drift terms are Nilearn's cosines; betas are centred per sensor, and not
 z-scored per session, before repeats are compared; predictions leave out the recording of a trial,
 or, where a stimulus is in one recording only, the trial. The penalty of a sensor is stored, and
 not only its fraction: the singular values of a block-diagonal design are those of its blocks, so
