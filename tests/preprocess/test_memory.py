@@ -131,7 +131,7 @@ def test_bold_memory_is_the_same_for_four_times_the_length(
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux' VmHWM")
 def test_resident_memory_of_a_long_recording(long_recording, tmp_path):
     grown = []
-    for minutes in (35, 105):  # 134 and 403 MB as float32
+    for minutes in (60, 120):  # 230 and 461 MB as float32, in two and four equal blocks
         folder = long_recording(minutes)
         command = [sys.executable, "-c", PROGRAM, folder, tmp_path / "out.zarr", json.dumps(EMEG)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
