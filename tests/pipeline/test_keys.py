@@ -61,6 +61,7 @@ VALUES = {
     "preprocess.emeg.ica.threshold": 0.5, "preprocess.emeg.maxwell.st_correlation": 0.5,
     "preprocess.bold.confounds_strategy": ["motion"],
     "preprocess.bold.confounds_options": {"motion": "basic"},
+    "preprocess.bold.glm.hrf": "spm", "preprocess.bold.glm.nuisance_events": ["button"],
     "preprocess.bold.glm.fractions": [1.0], "preprocess.emeg.maxwell.origin": [0.0, 0.0, 0.04],
     "preprocess.emeg.reject_amplitude": {"eeg": 1e-4}, "preprocess.bold.confounds": ["csf"],
 }  # fmt: skip

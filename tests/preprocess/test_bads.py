@@ -11,6 +11,7 @@ import pytest
 from braindecode_pipe.errors import DataError, RecipeError
 from braindecode_pipe.preprocess.bads import find_noisy
 from braindecode_pipe.preprocess.quality import find_bad_channels
+from braindecode_pipe.preprocess.statistics import Statistics
 from braindecode_pipe.preprocess.steps import Log
 from braindecode_pipe.simulate.forward import make_head, sensor_info
 from braindecode_pipe.simulate.noise import draw_background, make_noise
@@ -52,7 +53,10 @@ def _spoil(raw, seed):
 def test_planted_faults_are_found_by_all_methods_together(good, seed):
     raw = _spoil(good[seed], seed)
     names = raw.ch_names
-    simple = find_bad_channels(raw.get_data(), names, raw.get_channel_types(), int(SFREQ))
+    data = raw.get_data().astype(np.float32)
+    statistics = Statistics(len(data), int(SFREQ), [(0, data.shape[1])])
+    statistics.observe(0, data)
+    simple = find_bad_channels(statistics.finish(), names, raw.get_channel_types())
     log = Log()
     found = find_noisy(raw, ["pyprep", "ransac"], 0, log)
     planted = {names[i] for i in (FLAT, CLIPPED, LOUD, COPIED, APART, NOISE)}

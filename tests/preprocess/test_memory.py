@@ -92,7 +92,6 @@ def test_eeg_memory_is_the_same_for_four_times_the_length(
         folder, out = long_recording(minutes), tmp_path / "out.zarr"
         peaks.append(traced_peak(lambda f=folder, o=out: run_stage(f, "rec.vhdr", o, emeg=EMEG)))
     whole = 64 * 4 * 60 * 250 * 8 / 2**20
-    assert peaks[2] < whole / 4
     assert peaks[2] < 1.25 * peaks[1]
     # The reference keeps its samples in a file.
     for minutes in (1, 4):
