@@ -35,7 +35,7 @@ def write_recipe(found: Survey) -> str:
         _study(found, target),
         _plan(found, chosen, source, target),
         _split(chosen, events, target),
-        _preprocess(found, chosen, source),
+        _preprocess(found, chosen, source, _divides(chosen, target)),
         _embed(target),
         _train(found, chosen, events, target),
         _evaluate(),
@@ -43,6 +43,9 @@ def write_recipe(found: Survey) -> str:
     lines = [line for part in parts for line in (*part, "")]
     # Names from the data stand in comments: one with a line break in it must not become a setting.
     return "\n".join(re.sub(r"[\x00-\x1f\x7f]+", " ", line) for line in lines)
+
+
+_APART = 'scaler_scope = "train_only"  # training and test lie in one recording'
 
 
 # --- sections ------------------------------------------------------------------------------------
@@ -186,10 +189,17 @@ def _n_blocks(events: pd.DataFrame) -> int:
     return 5
 
 
-def _preprocess(found: Survey, chosen: pd.DataFrame, source: str) -> list[str]:
+def _divides(chosen: pd.DataFrame, target: Target) -> bool:
+    """Whether the split proposed has training and test in one recording."""
+    return target.kind != "concept" or chosen.groupby("subject")["recording"].nunique().min() < 3
+
+
+def _preprocess(
+    found: Survey, chosen: pd.DataFrame, source: str, divided: bool
+) -> list[str]:  # fmt: skip
     datatype = str(chosen["datatype"].iloc[0])
     if datatype in _SLOW:
-        return _bold(found, chosen, source)
+        return _bold(found, chosen, source, divided)
     if datatype == "epochs":
         return [
             "[preprocess.emeg]",
@@ -197,6 +207,7 @@ def _preprocess(found: Survey, chosen: pd.DataFrame, source: str) -> list[str]:
             'l_freq = "none"',
             'h_freq = "none"',
             'sfreq = "none"',
+            *([_APART] if divided else []),
         ]
     rate = float(chosen["sfreq"].min())
     sfreq = min(120.0, math.floor(rate)) if math.isfinite(rate) else 120.0
@@ -209,6 +220,7 @@ def _preprocess(found: Survey, chosen: pd.DataFrame, source: str) -> list[str]:
         f"h_freq = {toml_value(min(40.0, round(0.4 * sfreq, 1)))}  # low-pass edge [Hz]",
         f"sfreq = {toml_value(float(sfreq))}  # output rate [Hz]; recorded at {rate:g} Hz",
     ]
+    lines += [_APART] if divided else []
     if isinstance(line, (int, float)):
         lines.append(f"# notch = [{float(line)}]  # line frequency [Hz]; for h_freq above it")
     if datatype == "eeg":
@@ -219,7 +231,7 @@ def _preprocess(found: Survey, chosen: pd.DataFrame, source: str) -> list[str]:
     return lines
 
 
-def _bold(found: Survey, chosen: pd.DataFrame, source: str) -> list[str]:
+def _bold(found: Survey, chosen: pd.DataFrame, source: str, divided: bool) -> list[str]:
     lines = ["[preprocess.bold]"]
     if chosen["datatype"].iloc[0] == "bold" and not source:
         mask = next(iter(sorted(found.data.glob("derivatives/**/*_mask.nii*"))), None)
@@ -229,8 +241,16 @@ def _bold(found: Survey, chosen: pd.DataFrame, source: str) -> list[str]:
             pattern = pattern.replace(f"sub-{subject}", "sub-{subject}")
             lines.append(f"# mask = {toml_value(pattern)}  # default: computed")
         lines.append("# smoothing_fwhm = 4.0  # [mm]")
-    lines += ["detrend = true", "# high_pass = 0.008  # [Hz]"]
-    confounds = _confounds(found, chosen)
+    if divided:
+        lines += [
+            "# Training and test lie in one recording: what is fitted to its whole length would",
+            "# carry test samples over. Decoders scale by their training windows.",
+            "detrend = false",
+            "standardize = false",
+        ]
+    else:
+        lines += ["detrend = true", "# high_pass = 0.008  # [Hz]"]
+    confounds = [] if divided else _confounds(found, chosen)
     if confounds:
         lines.append(f"confounds = {toml_value(confounds)}")
     if chosen["sfreq"].isna().all():
