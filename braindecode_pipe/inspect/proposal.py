@@ -15,6 +15,7 @@ from braindecode_pipe.inspect.survey import Survey, sidecar_value
 from braindecode_pipe.recipe import EmegSection, toml_value
 from braindecode_pipe.recipe.text import toml_key
 
+_APART = 'scaler_scope = "train_only"  # training and test lie in one recording'
 _MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 _SLOW = ("bold", "parcels")
 
@@ -43,9 +44,6 @@ def write_recipe(found: Survey) -> str:
     lines = [line for part in parts for line in (*part, "")]
     # Names from the data stand in comments: one with a line break in it must not become a setting.
     return "\n".join(re.sub(r"[\x00-\x1f\x7f]+", " ", line) for line in lines)
-
-
-_APART = 'scaler_scope = "train_only"  # training and test lie in one recording'
 
 
 # --- sections ------------------------------------------------------------------------------------
