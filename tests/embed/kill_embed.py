@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from braindecode_pipe.embed import run, vision
 from braindecode_pipe.recipe import EmbedSpec
@@ -42,4 +43,5 @@ def main(folder: Path, model: str, last: int) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # bytes depend on the number of threads; the stages fix it
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from braindecode_pipe.embed import blocks as blocks_module
@@ -53,6 +54,15 @@ def _run(folder, table, model, out, **spec):
 
 
 @pytest.fixture
+def one_thread():
+    """Bytes depend on the number of threads, which the stages fix."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def passed(monkeypatch):
     """Number of pictures that went through a network, probes among them."""
     count, original = [], vision._batch
@@ -65,7 +75,9 @@ def passed(monkeypatch):
     return count
 
 
-def test_a_killed_run_goes_on_and_gives_equal_bytes(tiny, tmp_path, monkeypatch, passed):
+def test_a_killed_run_goes_on_and_gives_equal_bytes(
+    tiny, tmp_path, monkeypatch, passed, one_thread
+):
     """Real SIGKILL in the middle of 100 pictures, against a run that was left alone."""
     folder = tmp_path / "p"
     names = _make_pictures(folder, 100)
