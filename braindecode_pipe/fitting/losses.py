@@ -296,6 +296,3 @@ class Objective(nn.Module):
     def _heads(estimates: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         two = estimates.ndim == candidates.ndim + 1 and estimates.shape[1] == 2
         return (estimates[:, 0], estimates[:, 1]) if two else (estimates, estimates)
-
-
-LOSSES = {"clip": clip_loss, "mse": mse_loss}
