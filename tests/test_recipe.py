@@ -357,7 +357,7 @@ def test_any_texts_of_an_embedding_survive(texts):
     "overrides",
     [
         [],
-        ["embed.picture.layer=[1,2]", "preprocess.bold.t_r=2.5", "train.conv.hidden=8"],
+        ["embed.picture.layer=[1,2]", "preprocess.bold.t_r=2.5", "train.network.conv.hidden=8"],
         ["train.alphas=[1e-300, 1e300]", "train.windows.delay=estimate", "plan.exclude=[]"],
     ],
 )

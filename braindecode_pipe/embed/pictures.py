@@ -59,7 +59,7 @@ def read_image(item: Item) -> Image.Image:
                 file=path,
                 expected="one frame",
                 found=f"{frames} frames",
-                remedy='save the frame that was shown as PNG; or [plan.stimuli.<target>] kind = '
+                remedy="save the frame that was shown as PNG; or [plan.stimuli.<target>] kind = "
                 '"video"',
             )
         picture.load()

@@ -120,9 +120,7 @@ def encode(model: PretrainedModel, items: Sequence[Item]) -> np.ndarray:
     return np.stack(rows)
 
 
-def _groups(
-    model: PretrainedModel, items: Sequence[Item], frames: Frames
-) -> Iterator[list[Piece]]:
+def _groups(model: PretrainedModel, items: Sequence[Item], frames: Frames) -> Iterator[list[Piece]]:
     """Consecutive pieces whose frames fit into memory together."""
     width = 4 * int(getattr(model.config, "hidden_size", 1024))
     group: list[Piece] = []

@@ -201,9 +201,7 @@ def stimulus_items(
     return items
 
 
-def _text_items(
-    spec: EmbedSpec, stimuli: pd.DataFrame, names: list[str], name: str
-) -> list[Item]:
+def _text_items(spec: EmbedSpec, stimuli: pd.DataFrame, names: list[str], name: str) -> list[Item]:
     labels = [_text(label) for label in stimuli["label"]]
     _check_texts(spec, set(labels), name)
     texts = [spec.texts.get(label, label) for label in labels]

@@ -86,5 +86,3 @@ def file_sha256(path: Path) -> str:
 def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-

@@ -21,7 +21,7 @@ from braindecode_pipe.splits import StudyPlan, content_hash, extents_hash, fit_e
 # Settings of a table of [embed] that train applies, at their defaults: no part of the embedding.
 _AFTER_EMBED = {k: getattr(EmbedSpec(), k) for k in ("normalize", "components")}
 # Parts of [train] that say which units there are, or belong to one kind of decoder.
-_OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot", "mlp", "conv"}
+_OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot"}
 
 
 class Stages:
@@ -228,8 +228,9 @@ class Stages:
         columns = ["event", "onset", "duration", "group", "subject", f"stimulus_{target}"]
         paths, keys = self._signals_of(plan, used, signals)
         section = self.recipe.train.model_dump(mode="json")
-        for other in _OTHERS - {decoder}:
+        for other in _OTHERS:
             del section[other]
+        section["network"] = section["network"].get(decoder, {})
         normalize = {k: getattr(self.recipe.embed[name], k) for k in _AFTER_EMBED}
         parts = {
             **flatten(section, "train"),

@@ -209,9 +209,7 @@ def _too_short(job: Job, n: int, what: str) -> DataError:
     )  # fmt: skip
 
 
-def _finish(
-    job: Job, series: Scratch, sensors: Sensors, confounds: Confounds, t_r: float
-) -> None:
+def _finish(job: Job, series: Scratch, sensors: Sensors, confounds: Confounds, t_r: float) -> None:
     """Clean a series (time, sensor), measure its quality and write the store."""
     section, first_time = job.section, job.first_time(t_r)
     if section.dummy_scans:

@@ -117,9 +117,7 @@ def choose_sensors(job: Job, volumes: Volumes, counts: np.ndarray | None) -> Sen
     return _parcels(job, image, frame, outside)
 
 
-def _parcels(
-    job: Job, image: Any, frame: dict[str, Any], outside: np.ndarray | None
-) -> Sensors:
+def _parcels(job: Job, image: Any, frame: dict[str, Any], outside: np.ndarray | None) -> Sensors:
     """Parcels of the atlas of the recipe; those without a voxel stay, as sensors not good."""
     section = job.section
     if not section.atlas:
@@ -135,7 +133,8 @@ def _parcels(
     name = relative_name(file, job.data)
     job.steps.append(
         f"{len(parcels.names)} parcels: "
-        + ("means over the labels of " if is_labels else "least squares with the maps of ") + name
+        + ("means over the labels of " if is_labels else "least squares with the maps of ")
+        + name
     )
 
     def coords(good: np.ndarray) -> dict[str, Any]:

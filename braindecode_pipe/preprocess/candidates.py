@@ -166,9 +166,7 @@ class Problem:
             rotated = [design.u.T @ part for design, part in zip(designs, y)]
             whole = _stacked(d.betas(z) for d, z in zip(designs, rotated))
             grid = fracridge.penalties(np.concatenate([design.s for design in designs]))
-            lengths = sum(
-                fracridge.squared_lengths(z, d.s, grid) for d, z in zip(designs, rotated)
-            )
+            lengths = sum(fracridge.squared_lengths(z, d.s, grid) for d, z in zip(designs, rotated))
             alphas = fracridge.alphas_of(lengths, grid, fractions).astype(np.float32)
             best = np.full(len(sensors), np.inf)
             target, kept = whole - whole.mean(axis=0), whole.copy()

@@ -219,9 +219,7 @@ def process(series: Scratch, cleaner: Cleaner) -> Measured:
     return _finished(measured)
 
 
-def _centre(
-    values: np.ndarray, fitted: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _centre(values: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means on the volumes fitted on, 0 for sensors that are not good; good; share of NaN."""
     n_times = len(values)
     with np.errstate(invalid="ignore", over="ignore"):

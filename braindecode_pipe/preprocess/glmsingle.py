@@ -111,9 +111,7 @@ def estimate(
     }
 
 
-def fit(
-    runs: Sequence[Run], good: np.ndarray, section: GlmSection, steps: list[str]
-) -> Parameters:
+def fit(runs: Sequence[Run], good: np.ndarray, section: GlmSection, steps: list[str]) -> Parameters:
     """Learn the parameters of the chain from one or more recordings of the same sensors.
 
     Only volumes in ``fit_times`` and labels of trials in ``fit_rows`` are looked at; other trials
@@ -220,9 +218,7 @@ def apply(
             sensors, part = columns.start + place, y[:, chosen]
             rotated = designs[shape].u.T @ part
             shrunk = designs[shape].betas(rotated, found.alpha[sensors].astype(np.float32))
-            betas[np.ix_(event_good, place)] = (
-                found.scale[sensors] * shrunk + found.offset[sensors]
-            )
+            betas[np.ix_(event_good, place)] = found.scale[sensors] * shrunk + found.offset[sensors]
             total = (residual(part, q) ** 2).sum(axis=0)
             r2[sensors] = (rotated**2).sum(axis=0) / np.where(total > 0, total, np.nan)
         values.write(0, columns.start, betas)

@@ -154,7 +154,9 @@ def on_grid(
         affine, shape = np.asarray(found.affine, float), tuple(found.shape)
     except Exception as error:  # nibabel has no common error
         raise DataError(
-            f"the {what} cannot be read", file=file, expected="a NIfTI image",
+            f"the {what} cannot be read",
+            file=file,
+            expected="a NIfTI image",
             found=f"{type(error).__name__}: {error}",
         ) from error
     while len(shape) > 3 and shape[-1] == 1:

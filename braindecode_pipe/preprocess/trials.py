@@ -163,9 +163,7 @@ def orthonormal(values: np.ndarray) -> np.ndarray:
     return q[:, : int((np.abs(np.diag(r)) > TOLERANCE).sum())]
 
 
-def decomposed(
-    projected: np.ndarray, size: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decomposed(projected: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Singular value decomposition ``u (n_times, rank), s, vt``, without what counts as zero.
 
     Parameters

@@ -11,27 +11,37 @@ from braindecode_pipe.recipe.models import (
     EmegSection,
     EvaluateSection,
     GlmSection,
-    NetworkSection,
     PreprocessSection,
     Recipe,
     ReportSection,
     StudySection,
-    TrainSection,
     Volts,
-    WindowSection,
-    ZeroShotSection,
 )
 from braindecode_pipe.recipe.section import Seconds, Section
 from braindecode_pipe.recipe.text import recipe_json_schema, recipe_toml, toml_value
+from braindecode_pipe.recipe.training import (
+    AugmentSection,
+    Decoder,
+    Loss,
+    Network,
+    NetworkSection,
+    TrainSection,
+    WindowSection,
+    ZeroShotSection,
+)
 
 __all__ = [
+    "AugmentSection",
     "BoldSection",
     "ComputeSection",
+    "Decoder",
     "EmbedSpec",
     "EmegSection",
     "EvaluateSection",
     "Exclusion",
     "GlmSection",
+    "Loss",
+    "Network",
     "NetworkSection",
     "PlanSection",
     "PreprocessSection",

@@ -35,8 +35,9 @@ class StimuliSpec(Section):
     rename: dict[str, str] = Field({}, description="level in the data -> label to use")
     category_column: str = Field("", description="column with the category of each stimulus")
     file_column: str = Field(
-        "", description="column with the file (speech, video) or the name of the text (text) that "
-        "the stimulus is a piece of"
+        "",
+        description="column with the file (speech, video) or the name of the text (text) that "
+        "the stimulus is a piece of",
     )
     onset_column: str = Field(
         "", description="column with the onset inside that file [s]; of a text also word numbers"
@@ -45,7 +46,9 @@ class StimuliSpec(Section):
         "duration", description="column with the length of the piece [s]; with file_column"
     )
     near_duplicates: float = Field(
-        0.0, ge=0, le=1,
+        0.0,
+        ge=0,
+        le=1,
         description="pictures whose 32 x 32 grey thumbnails correlate at least so much stay on one "
         "side of a split by stimulus; 0: only equal files do",
     )

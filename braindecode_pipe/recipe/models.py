@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from braindecode_pipe.recipe.design import PlanSection, SplitSection
 from braindecode_pipe.recipe.section import Seconds, Section
+from braindecode_pipe.recipe.training import TrainSection
 
 Volts = float
-Decoder = Literal["ridge", "logistic", "mlp", "conv"]
 
 
 class StudySection(Section):
@@ -82,7 +82,10 @@ class EmegSection(Section):
     picks: list[str] = Field([], description="mne channel types or names; empty: all data channels")
     repairs: list[
         Literal[
-            "unique-names", "drop-positions", "decimal-comma", "negative-durations",
+            "unique-names",
+            "drop-positions",
+            "decimal-comma",
+            "negative-durations",
             "text-encoding",
         ]
     ] = Field([], description="what `check` proposes and the recipe has to ask for")
@@ -245,8 +248,9 @@ class EmbedSpec(Section):
     step_tmin: Seconds = Field(0.0, description="first step, after the stimulus onset")
     step_tmax: Seconds | None = Field(None, description="end of the steps, after the onset")
     context: Literal["stimulus", "file"] = Field(
-        "stimulus", description="what a speech model hears: the stimulus alone, or its file as far "
-        "as the split leaves it in one piece"
+        "stimulus",
+        description="what a speech model hears: the stimulus alone, or its file as far "
+        "as the split leaves it in one piece",
     )
     window_s: Seconds = Field(20.0, gt=0, description="longer sounds are passed in windows")
     overlap_s: Seconds = Field(4.0, ge=0, description="what neighbouring windows share")
@@ -265,77 +269,6 @@ class EmbedSpec(Section):
     components: int = Field(
         0, ge=0, description="whiten: principal components kept; 0: all that carry variance"
     )
-
-
-class WindowSection(Section):
-    """The piece of recording that belongs to an event."""
-
-    tmin: Seconds = 0.0
-    tmax: Seconds | None = Field(None, description="None: onset + duration of the event")
-    baseline: tuple[float | None, float | None] | None = None
-    delay: Seconds | Literal["estimate"] = Field(
-        0.0, description="response delay; estimate: by stimulus-versus-rest on training runs"
-    )
-    delay_max: Seconds = Field(12.0, gt=0, description="largest delay that estimate looks at")
-    reduce: Literal["none", "mean"] = Field("none", description="mean over the window's time")
-    sfreq: float | None = Field(None, gt=0, description="average down to this rate for ridge")
-    whiten: Literal["none", "mvnn"] = Field(
-        "none",
-        description="mvnn: sensors made white by the noise covariance of each fold's training "
-        "windows (multivariate noise normalisation)",
-    )
-
-    @property
-    def extent(self) -> tuple[Seconds, Seconds | None]:
-        """Times [s] around an event that are read, the baseline among them."""
-        begin, end = self.baseline or (None, None)
-        first = min(self.tmin, self.tmin if begin is None else begin)
-        if self.tmax is None or end is None:
-            return first, self.tmax
-        return first, max(self.tmax, end)
-
-
-class NetworkSection(BaseModel):
-    """Arguments of the network's constructor, passed through its signature."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class ZeroShotSection(Section):
-    """Leave-two-categories-out decoding from an embedding of category names."""
-
-    target: str
-    categories: list[str]
-    embeddings: list[str] = Field(description="tables of [embed], one per prompt set")
-    alphas: list[float] = [1.0, 10.0, 100.0, 1000.0, 10000.0]
-
-
-class TrainSection(Section):
-    """Decoders, each fitted on every fold's training events."""
-
-    embeddings: list[str] = Field([], description="tables of [embed] to decode into; empty: all")
-    decoders: list[Decoder] = ["ridge"]
-    decoders_of: dict[str, list[Decoder]] = Field(
-        {}, description="table of [embed] -> its own decoders, in place of the list above"
-    )
-    select: bool = Field(False, description="choose among the decoders by nested cross-validation")
-    windows: WindowSection = WindowSection()
-    alphas: list[float] = Field(
-        [0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0], description="ridge penalties"
-    )
-    mlp: NetworkSection = NetworkSection()
-    conv: NetworkSection = NetworkSection()
-    loss: Literal["clip", "mse"] = "clip"
-    lr: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    batch_size: int = Field(128, ge=2)
-    epochs: int = Field(50, ge=1)
-    patience: int = Field(10, ge=1)
-    monitor: Literal["loss", "retrieval"] = Field(
-        "retrieval", description="what early stopping looks at on the validation groups"
-    )
-    seed: int = 0
-    zero_shot: ZeroShotSection | None = None
 
 
 class EvaluateSection(Section):

@@ -192,9 +192,7 @@ class Failed:
     cause: str
 
 
-Block = (
-    Text | Heading | Items | Table | Figure | Verdict | Gallery | Facts | Links | Code | Failed
-)
+Block = Text | Heading | Items | Table | Figure | Verdict | Gallery | Facts | Links | Code | Failed
 
 
 @dataclass(frozen=True)

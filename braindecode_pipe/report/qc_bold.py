@@ -70,9 +70,7 @@ def motion(recording: Recording) -> Iterator[Block]:
         f"{wording.plain(turned)}°."
     )
     alt = f"Six parameters of head motion over {len(motion)} volumes; at most {most:.1f} mm"
-    yield qc_time_figures.movement(
-        time, moved[:, :3], np.rad2deg(moved[:, 3:]), alt, caption
-    )
+    yield qc_time_figures.movement(time, moved[:, :3], np.rad2deg(moved[:, 3:]), alt, caption)
 
 
 def mean_image(recording: Recording) -> Iterator[Block]:

@@ -238,9 +238,7 @@ def components(recording: Recording) -> Iterator[Block]:
     if other:
         caption += f" Maps of the {kind} sensors."
     alt = f"Maps and sources of {len(shown)} components; removed: {which}"
-    yield qc_ica_figures.components(
-        shown, maps.flatten(maps.xyz(table)[rows]), time, alt, caption
-    )
+    yield qc_ica_figures.components(shown, maps.flatten(maps.xyz(table)[rows]), time, alt, caption)
     yield _component_table(labels, score, variance, excluded)
 
 

@@ -48,7 +48,7 @@ def build(
             f"unknown setting of the network {kind}: {', '.join(unknown)}",
             expected=", ".join(sorted(known)),
             found=", ".join(f"{name} = {arguments[name]!r}" for name in unknown),
-            remedy=f"correct [train.{kind}]",
+            remedy=f"correct [train.network.{kind}]",
         )
     if kind == "mlp":
         full = {"n_in": shape[0] * shape[1], "n_out": n_out * n_steps, **arguments}

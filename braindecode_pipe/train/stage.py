@@ -162,7 +162,7 @@ def _run(
 
 def make_decoder(section: TrainSection, decoder: str, n_steps: int) -> BrainDecoder:
     """The decoder that a recipe describes, not fitted."""
-    network = {"mlp": section.mlp, "conv": section.conv}.get(decoder)
+    network = section.network.get(decoder)
     return BrainDecoder(
         decoder,
         alphas=section.alphas,

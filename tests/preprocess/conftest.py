@@ -238,9 +238,7 @@ def write_fmriprep(write_bold, bold_affine, confounds_table):
 
     def write(root: Path, data: np.ndarray, brain: np.ndarray, space: str = "T1w", **how):
         base = "derivatives/fmriprep/sub-01/func/sub-01_task-x_run-1"
-        name = write_bold(
-            root, data, name=f"{base}_space-{space}_desc-preproc_bold.nii.gz", **how
-        )
+        name = write_bold(root, data, name=f"{base}_space-{space}_desc-preproc_bold.nii.gz", **how)
         mask = nibabel.Nifti1Image(brain.astype(np.uint8), bold_affine)
         nibabel.save(mask, root / f"{base}_space-{space}_desc-brain_mask.nii.gz")
         table, metadata = confounds_table(data.shape[3])

@@ -334,7 +334,5 @@ def test_f14_smoothing_leaves_out_what_is_not_finite(tmp_path, make_bold, write_
     expected = (smooth[0] * smooth[2] / smooth[1])[brain]
     np.testing.assert_allclose(root["signal"].values[rest, 7], expected[rest], rtol=1e-5)
     far = [names.index("001-001-001"), names.index("004-005-003")]
-    np.testing.assert_allclose(
-        root["signal"].values[far], plain["signal"].values[far], rtol=1e-3
-    )
+    np.testing.assert_allclose(root["signal"].values[far], plain["signal"].values[far], rtol=1e-3)
     assert "without voxels that are not finite" in " ".join(root.attrs["steps"])

@@ -55,9 +55,7 @@ def visit(chromium, page, profile, *options, width=1280):
     return done
 
 
-@pytest.mark.parametrize(
-    "name", ["report.html", "qc/sub-01_task-see_run-01.html", "qc/index.html"]
-)
+@pytest.mark.parametrize("name", ["report.html", "qc/sub-01_task-see_run-01.html", "qc/index.html"])
 def test_page_draws_without_errors_or_requests(chromium, pages, tmp_path, name):
     shot, log = tmp_path / "shot.png", tmp_path / "net.json"
     done = visit(
@@ -93,9 +91,7 @@ def test_nothing_of_the_data_is_run(chromium, pages, tmp_path):
     assert "<script" not in dom and '<img src="http' not in dom
 
 
-@pytest.mark.parametrize(
-    "name", ["report.html", "qc/sub-01_task-see_run-01.html", "qc/index.html"]
-)
+@pytest.mark.parametrize("name", ["report.html", "qc/sub-01_task-see_run-01.html", "qc/index.html"])
 def test_page_fits_a_narrow_window(chromium, pages, tmp_path, name):
     shot = tmp_path / "shot.png"
     visit(chromium, pages / name, tmp_path / "profile", f"--screenshot={shot}", width=500)

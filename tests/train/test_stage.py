@@ -18,8 +18,10 @@ from braindecode_pipe.train.saved import load_decoder
 def section(**changes):
     base = {
         "windows": WindowSection(reduce="mean"),
-        "mlp": NetworkSection(hidden=16),
-        "conv": NetworkSection(n_virtual=6, hidden=8, depth=2, n_fourier=32),
+        "network": {
+            "mlp": NetworkSection(hidden=16),
+            "conv": NetworkSection(n_virtual=6, hidden=8, depth=2, n_fourier=32),
+        },
         "lr": 1e-2,
         "epochs": 10,
     }

@@ -45,7 +45,7 @@ EXPECTED = {
 def text_of(html: bytes) -> str:
     """Visible text and alternative texts of a page."""
     body = html.decode().split("</head>")[1]
-    body = re.sub(r'alt="([^"]*)"', r'> \1 <i ', body)
+    body = re.sub(r'alt="([^"]*)"', r"> \1 <i ", body)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
