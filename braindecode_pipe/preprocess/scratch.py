@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,9 +72,8 @@ class Scratch:
         first, last, _ = columns.indices(self.shape[1])
         values = np.empty((last_row - first_row, last - first), self._dtype)
         for place, piece in self._pieces(first_row, first, values):
-            self._file.seek(place)
             while piece:
-                n = self._file.readinto(piece)
+                n = os.preadv(self._file.fileno(), [piece], place)
                 if not n:
                     raise StoreError(
                         "the scratch file of a store ends early",
@@ -82,7 +82,7 @@ class Scratch:
                         found="the end of the file",
                         remedy="run the stage again",
                     )
-                piece = piece[n:]
+                piece, place = piece[n:], place + n
         return values
 
     def write(self, row: int, column: int, values: np.ndarray) -> None:
@@ -90,9 +90,9 @@ class Scratch:
         values = np.ascontiguousarray(values, self._dtype)
         with self._disk.explained():
             for place, piece in self._pieces(row, column, values):
-                self._file.seek(place)
                 while piece:
-                    piece = piece[self._file.write(piece) :]
+                    n = os.pwrite(self._file.fileno(), piece, place)
+                    piece, place = piece[n:], place + n
 
     def clear(self) -> None:
         """Zero everywhere, as in the beginning of a blank array."""
@@ -138,10 +138,13 @@ class Scratch:
         """Places in the file and the bytes of ``values`` that belong there."""
         if not values.size:
             return
-        whole = values.shape[1] == self.shape[1]
-        for i, part in enumerate([values] if whole else values):
-            place = ((row + i) * self.shape[1] + column) * self._dtype.itemsize
-            yield place, memoryview(part).cast("B")
+        size, stride = values.shape[1] * self._dtype.itemsize, self.shape[1] * self._dtype.itemsize
+        place, data = row * stride + column * self._dtype.itemsize, memoryview(values).cast("B")
+        if size == stride:
+            yield place, data
+            return
+        for i in range(len(values)):
+            yield place + i * stride, data[i * size : (i + 1) * size]
 
 
 def slices(n: int, step: int) -> Iterator[slice]:
