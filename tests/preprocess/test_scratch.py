@@ -106,14 +106,10 @@ def test_f05_a_full_disk_is_told_before_and_while_writing(tmp_path, values, monk
             pytest.fail("not reached")
     with Scratch(tmp_path / "a.zarr", values.shape) as array:
 
-        class Full:
-            def __init__(self, file):
-                self.close, self.seek = file.close, file.seek
+        def full(*arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-            def write(self, piece):
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-        array._file = Full(array._file)
+        monkeypatch.setattr("os.pwrite", full)
         with pytest.raises(DiskFullError, match=r"2800 bytes free"):
             array.write(0, 0, values)
 
