@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,11 +14,13 @@ from braindecode_pipe.errors import DataError, LeakageError, SplitError, Stimulu
 from braindecode_pipe.fitting.delay import DelayEstimate, estimate_delay
 from braindecode_pipe.fitting.inputs import InputScaling, InputTransform, fit_inputs
 from braindecode_pipe.fitting.normalizer import Normalizer
+from braindecode_pipe.fitting.sensors import stack_positions
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan, check_disjoint, tested_within
 from braindecode_pipe.store import Signal, open_signal, open_store
+from braindecode_pipe.train.people import sensors_of
 
 IN_MEMORY_BYTES = 1 << 30
 
@@ -100,12 +102,13 @@ class Fold:
         view = self.windows.view(rows)
         return view if 4 * len(rows) * n_sensors * n_times > IN_MEMORY_BYTES else view[:]
 
-    def layout(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def layout(self, rows: np.ndarray, kind: Literal["plane", "space"]) -> dict[str, Any]:
         """Keyword arguments of ``BrainDecoder.fit`` about people and sensors."""
         return {
             "subjects": self.windows.subject_index(rows),
-            "positions": self.windows.positions,
+            "positions": stack_positions(self.windows.sensors.values(), kind),
             "masks": self.windows.masks,
+            "sensors": sensors_of(self.windows),
         }
 
 
@@ -220,19 +223,6 @@ def _estimate(
     hidden = plan.events[np.isin(role, [ROLES["test"], ROLES["purged"]])]
     own = {r: opened[r] for r in dict.fromkeys(seen["recording"]) if r in opened}
     return estimate_delay(own, seen, delay_max, hidden)
-
-
-def check_one_layout(windows: Windows, decoder: str) -> None:
-    """Refuse people with different sensors where features stand for sensors."""
-    names = {tuple(table["sensor"]) for table in windows.sensors.values()}
-    if len(names) > 1:
-        sizes = ", ".join(f"{s}: {len(t)}" for s, t in list(windows.sensors.items())[:5])
-        raise DataError(
-            f"the decoder {decoder} needs the same sensors in all people it is trained on",
-            expected="one layout",
-            found=f"{len(names)} layouts ({sizes})",
-            remedy='split within_subject = true, or use the decoder "conv"',
-        )
 
 
 def fit_normalizer(kind: str, components: int, targets: Targets, data: Fold) -> Normalizer:

@@ -24,8 +24,9 @@ from braindecode_pipe.recipe import TrainSection, ZeroShotSection
 from braindecode_pipe.schema import SCHEMA_VERSION, join_data_origin
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import write_store
-from braindecode_pipe.train.folds import check_one_layout, open_signals
+from braindecode_pipe.train.folds import open_signals
 from braindecode_pipe.train.linear import fit_ridge, moments
+from braindecode_pipe.train.people import check_one_layout, sensors_of
 
 
 def run_zero_shot(
@@ -132,7 +133,7 @@ def _of_subject(
             delay = estimate_delay(inside, seen, section.windows.delay_max, hidden).delay
         if windows is None or windows.delay != float(delay):
             windows = Windows(opened, events, section.windows, float(delay))
-            check_one_layout(windows, "ridge")
+            check_one_layout(sensors_of(windows), "ridge")
             rows, X = windows.rows(), None
         valid = events.iloc[rows]
         category = valid["category"].to_numpy(int)
