@@ -100,6 +100,11 @@ class BrainDecoder(BaseEstimator):
         """Whether all people must have the same sensors."""
         return one_layout(self.decoder, self.network or {})
 
+    @property
+    def two_heads(self) -> bool:
+        """Whether a head for regression stands beside the one that predictions come from."""
+        return bool(getattr(self, "arguments_", {}).get("two_heads"))
+
     def fit(
         self,
         X: Any,

@@ -146,14 +146,13 @@ def save(decoder: BrainDecoder, folder: str | Path) -> None:
 def _card(decoder: BrainDecoder, files: Mapping[str, bytes]) -> dict[str, Any]:
     n_sensors, n_times = decoder.shape_
     network = getattr(decoder, "network_", None)
-    two = getattr(network, "regression", None) is not None
     return {
         "library": "braindecode_pipe",
         "version": __version__,
         "decoder": decoder.decoder,
         "input": f"windows of {n_sensors} sensors and {n_times} samples",
         "output": f"{decoder.n_features_out_} features in {decoder.n_steps} step(s)"
-        + (", of the head that retrieves" if two else ""),
+        + (", of the head that retrieves" if decoder.two_heads else ""),
         "parameters": None if network is None else sum(p.numel() for p in network.parameters()),
         "people": None if decoder.people_ is None else list(decoder.people_),
         "chosen": plain(decoder.hyper_),

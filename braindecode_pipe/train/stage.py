@@ -89,7 +89,7 @@ def run(
     """
     from threadpoolctl import threadpool_limits
 
-    if decoder in ("mlp", "conv"):
+    if decoder not in LINEAR:
         import torch
 
         torch.set_num_threads(threads)
@@ -109,7 +109,7 @@ def _run(
     model = make_decoder(section, decoder, targets.n_steps)
     if model.one_layout:
         check_one_layout(sensors_of(data.windows), decoder)
-    scope = check_seen(plan, fold, data.text("event", data.fit))
+    scope = check_seen(plan, fold, data.text("event", data.single(data.fit)))
     shown = np.array(sorted(set(data.stimuli)), object)
     normalizer = fit_normalizer(normalize, components, targets, data)
     Y = normalizer(targets.of(data.stimuli))
@@ -135,11 +135,13 @@ def _run(
         "n_train": int((~data.validation).sum()),
         "n_validation": int(data.validation.sum()),
         "n_test": len(data.test),
+        **_repeats(section.windows.repeats, data),
         "n_sensors": data.windows.n_sensors,
         "n_times": data.windows.n_times,
         "n_steps": targets.n_steps,
         "dropped": data.windows.dropped,
         "normalize": normalize,
+        **({"head": "retrieval"} if model.two_heads else {}),
         "fit_scope": scope,
         **({} if data.inputs is None else {"input_scope": scope, "inputs": data.inputs.facts}),
         "data_origin": origin,
@@ -169,6 +171,13 @@ def make_decoder(section: TrainSection, decoder: str, n_steps: int) -> BrainDeco
         network=None if network is None else network.model_dump(),
         n_steps=n_steps,
         **shared_settings(section),
+    )
+
+
+def _repeats(kind: str, data: Fold) -> dict[str, Any]:
+    """Whether queries are single windows, and how many each is made of where they are not."""
+    return {"repeats": kind} | (
+        {} if data.trials is None else {"trials_per_query": data.trials_per_query}
     )
 
 
@@ -206,7 +215,7 @@ def pattern_dataset(
     if data.inputs is not None and data.inputs.whitener is not None:
         # Of sensors, not of the directions that whitening made of them.
         plain = data.windows.transformed(replace(data.inputs, whitener=None))
-        X = plain.read(data.fit)
+        X = np.asarray(replace(data, windows=plain).read(data.fit))
     if len(embeddings) <= PATTERNS_MAX:
         ids = sorted(set(data.stimuli))
         labels = dict(zip(plan.stimuli["stimulus"].astype(str), plan.stimuli["label"].astype(str)))

@@ -44,7 +44,8 @@ def run_zero_shot(
     one-hot labels of the other categories in the other groups, its penalty chosen there by leaving
     groups out; it then predicts the events of the two categories in the left-out group. The
     penalty does not depend on any embedding. People are done one by one. The response delay,
-    where asked for, is estimated without the left-out group.
+    where asked for, is estimated without the left-out group. Windows are single ones, whatever
+    ``[train.windows] repeats`` says.
 
     The store holds ``weights (row, category)``: a row is one test event in one pair, and its
     weights over the categories sum to 1 (0 for the two left out). Coordinates along ``row``:
