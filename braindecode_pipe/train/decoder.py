@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.train import people
 from braindecode_pipe.train.linear import fit_logistic, fit_ridge, moments, softmax
 from braindecode_pipe.train.moments import input_moments
+from braindecode_pipe.train.saved import Pretrained
 from braindecode_pipe.train.selection import cosine, identification_accuracy
 from braindecode_pipe.train.settings import LINEAR, check_settings, check_targets, one_layout
 
@@ -29,7 +30,7 @@ class Estimates(np.ndarray):
 
 
 @dataclass(eq=False, repr=False)
-class BrainDecoder(BaseEstimator):
+class BrainDecoder(Pretrained, BaseEstimator):
     """Windows of brain signals to embeddings of what was presented.
 
     ``BrainDecoder("conv").fit(windows, embeddings).predict(others).retrieve(candidates)``.
@@ -57,8 +58,7 @@ class BrainDecoder(BaseEstimator):
         See :class:`~braindecode_pipe.fitting.losses.Objective`.
     lr, weight_decay, schedule, warmup, clip_norm, precision, batch_size, micro_batch, epochs, \
     patience, monitor, seed
-        See :class:`~braindecode_pipe.fitting.loop.Settings`. ``schedule="auto"``: constant where
-        there are validation rows, else a cosine.
+        See :class:`~braindecode_pipe.fitting.loop.Settings`, and ``train.networks.loop_settings``.
     n_steps : int
         Steps of the target, whose columns then go step by step: ``(n, n_steps * n_features)``.
 
@@ -150,9 +150,9 @@ class BrainDecoder(BaseEstimator):
             When shapes do not fit together, values are not finite, or people differ in sensors
             where the decoder has weights for sensors.
         ModelError
-            When a setting is impossible or the decoder cannot be fitted to so little.
+            When a setting is impossible, or the decoder cannot be fitted to so little.
         RecipeError
-            When the network has no such argument, or cannot predict such a target.
+            When the network has no such argument.
         """
         check_settings(self.get_params())
         view = people.as_view(X)
@@ -186,13 +186,12 @@ class BrainDecoder(BaseEstimator):
         flat = X.reshape(len(X), -1)
         self.mean_, self.scale_ = moments(flat)
         flat = (flat - self.mean_) / self.scale_
-        if self.decoder == "ridge":
-            self.fit_ = fit_ridge(flat, Y, groups, self.alphas)
-            self.hyper_ = {"alpha": self.fit_.penalty}
-        else:
+        if self.decoder == "logistic":
             self.fit_ = fit_logistic(flat, stimuli, groups)
             self.class_embeddings_ = Y[first]
-            self.hyper_ = {"C": self.fit_.penalty}
+        else:
+            self.fit_ = fit_ridge(flat, Y, groups, self.alphas)
+        self.hyper_ = {"alpha" if self.decoder == "ridge" else "C": self.fit_.penalty}
         return self
 
     def _fit_network(self, X, Y, stimuli, held, who, **observers) -> BrainDecoder:
@@ -210,15 +209,11 @@ class BrainDecoder(BaseEstimator):
         )
         networks.refuse_strangers(self.network_, self.trained_, who, self.people_)
         self.network_.to(networks.best_device())
+        targets = networks.split_steps(self.decoder, Y.astype(np.float32), self.n_steps)
         fit = networks.train(
-            self.network_,
-            self._inputs(X, who),
-            networks.split_steps(self.decoder, np.asarray(Y, np.float32), self.n_steps),
-            stimuli,
-            held,
-            self.get_params(),
+            self.network_, self._inputs(X, who), targets, stimuli, held, self.get_params(),
             **observers,
-        )
+        )  # fmt: skip
         self.log_, self.hyper_ = fit.log, {"epoch": fit.best_epoch}
         return self
 
@@ -248,7 +243,7 @@ class BrainDecoder(BaseEstimator):
         ModelError
             When a network with weights for each person has none for somebody.
         """
-        self._check_fitted()
+        check_is_fitted(self, "mean_")
         view = people.as_view(X)
         if view is not None and subjects is None:
             anyone = self.decoder in (*LINEAR, "mlp")
@@ -285,30 +280,6 @@ class BrainDecoder(BaseEstimator):
                 found=str(len(first)),
             )
         return identification_accuracy(self.predict(X, subjects), Y[first], truth)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the fitted decoder to a folder; see :func:`braindecode_pipe.train.saved.save`."""
-        from braindecode_pipe.train.saved import save
-
-        self._check_fitted()
-        save(self, folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> BrainDecoder:
-        """The decoder that :meth:`save_pretrained` wrote.
-
-        Raises
-        ------
-        MissingFileError, ModelError
-            When the folder does not hold one, or not as it was written.
-        """
-        from braindecode_pipe.train.saved import load
-
-        return load(folder)
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "mean_"):
-            raise NotFittedError("call fit first")
 
 
 def number_stimuli(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

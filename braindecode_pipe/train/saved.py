@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from braindecode_pipe import __version__
 from braindecode_pipe.errors import BraindecodePipeError, MissingFileError, ModelError
@@ -22,9 +23,11 @@ from braindecode_pipe.fitting.checkpoint import (
     state_arrays,
 )
 from braindecode_pipe.fitting.inputs import InputTransform
-from braindecode_pipe.train.decoder import BrainDecoder
 from braindecode_pipe.train.linear import LinearFit
 from braindecode_pipe.train.settings import LINEAR, plain
+
+if TYPE_CHECKING:
+    from braindecode_pipe.train.decoder import BrainDecoder
 
 CARD = "card.json"
 _NETWORK, _INPUTS = "network.", "inputs."
@@ -107,6 +110,8 @@ def load_decoder(read: Callable[[str], bytes]) -> BrainDecoder:
 
 
 def _restored(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> BrainDecoder:
+    from braindecode_pipe.train.decoder import BrainDecoder
+
     decoder = BrainDecoder(**config["decoder"])
     decoder.shape_, decoder.n_features_out_ = tuple(config["shape"]), config["n_features_out"]
     decoder.hyper_, decoder.log_, decoder.people_ = config["hyper"], [], config["people"]
@@ -194,6 +199,20 @@ def load(folder: str | Path) -> BrainDecoder:
             remedy="save it again",
         )
     return load_decoder(read_folder(folder))
+
+
+class Pretrained:
+    """The part of a decoder that goes to a folder and comes back."""
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the fitted decoder to a folder, as :func:`save` does."""
+        check_is_fitted(self, "mean_")
+        save(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> BrainDecoder:
+        """The decoder that :meth:`save_pretrained` wrote; errors as for :func:`load`."""
+        return load(folder)
 
 
 def _sum(path: Path) -> str:
