@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from braindecode_pipe.errors import ModelError
-
-Loss = Literal["clip", "clip-symmetric", "siglip", "mse", "cosine", "clip+mse", "mixco+softclip"]
+from braindecode_pipe.recipe import Loss
 
 
 def clip_scores(estimates: Tensor, candidates: Tensor) -> Tensor:

@@ -1,20 +1,23 @@
-"""Sensors of several recordings brought together, and their layout in the plane."""
+"""Sensors of several recordings brought together, and their layout in the plane or in space."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import DataError
+from braindecode_pipe.errors import DataError, PositionError
 
 # Nearly all EEG and MEG sensors lie within 120 degrees of the vertex; the few below use the margin
 # that the Fourier features leave around the unit square.
 POLAR_EDGE = 2 * np.pi / 3
 RADIUS_MAX = 0.7
+CIRCLE = 0.35
+# Edge of the cube that a head and its helmet fill [m], and the part of it that may stick out.
+CUBE_EDGE, CUBE_MARGIN = 0.3, 0.2
 
 
 def common_sensors(
@@ -80,15 +83,75 @@ def plane_layout(position: np.ndarray) -> np.ndarray:
     position = np.asarray(position, float)
     known = np.isfinite(position).all(1)
     if not known.any():
-        angle = 2 * np.pi * np.arange(len(position)) / max(len(position), 1)
-        radius = np.full(len(position), 0.35)
-    else:
-        x, y, z = position.T
-        angle = np.arctan2(y, x)
-        radius = np.minimum(np.arctan2(np.hypot(x, y), z) / (2 * POLAR_EDGE), RADIUS_MAX)
-    return np.stack([0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)], axis=1).astype(
-        np.float32
-    )
+        return _circle(len(position))
+    x, y, z = position.T
+    angle = np.arctan2(y, x)
+    radius = np.minimum(np.arctan2(np.hypot(x, y), z) / (2 * POLAR_EDGE), RADIUS_MAX)
+    return _polar(radius, angle)
+
+
+def space_layout(position: np.ndarray) -> np.ndarray:
+    """Sensor positions in the unit cube, for spatial attention in three dimensions.
+
+    ``0.5 + p / EDGE``, ``EDGE`` = 0.3 m, with ``p`` from the origin of the recording's frame. One
+    scale and one origin serve all axes, people and devices, so that a place in the head has the
+    same coordinates under electrodes, coils and voxels, and nothing is fitted to anybody's sensors
+    (frames differ by some centimetres: between the ears for heads, the anterior commissure for
+    templates).
+
+    A sensor without position gets NaN, and attention leaves it out. When no sensor has a position
+    they are put on a circle in their order, in the plane through the middle of the cube: positions
+    then say no more than which sensor it is.
+
+    Parameters
+    ----------
+    position : (n_sensors, 3) [m]
+
+    Returns
+    -------
+    (n_sensors, 3) float32, within [-0.2, 1.2]
+
+    Raises
+    ------
+    PositionError
+        When a sensor lies outside: Fourier features would take it for another place.
+    """
+    position = np.asarray(position, float)
+    known = np.isfinite(position).all(1)
+    if not known.any():
+        flat = _circle(len(position))
+        return np.concatenate([flat, np.full((len(flat), 1), 0.5, np.float32)], axis=1)
+    out = np.where(known[:, None], 0.5 + position / CUBE_EDGE, np.nan)
+    furthest = np.abs(out[known] - 0.5).max()
+    if furthest > 0.5 + CUBE_MARGIN:
+        raise PositionError(
+            "sensors lie outside of the cube that a head fills",
+            expected=f"at most {CUBE_EDGE * (0.5 + CUBE_MARGIN):g} m from the origin along an axis",
+            found=f"{furthest * CUBE_EDGE:.3g} m",
+            remedy='[train] layout = "plane", or positions in metres in a frame of the head',
+        )
+    return out.astype(np.float32)
+
+
+def _circle(n: int) -> np.ndarray:
+    return _polar(np.full(n, CIRCLE), 2 * np.pi * np.arange(n) / max(n, 1))
+
+
+def _polar(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    flat = [0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)]
+    return np.stack(flat, axis=1).astype(np.float32)
+
+
+def stack_positions(
+    tables: Iterable[pd.DataFrame], layout: Literal["plane", "space"] = "plane"
+) -> np.ndarray:
+    """Layouts of several people ``(n_subjects, n_sensors, 2 or 3)`` float32, padded with NaN."""
+    place = {"plane": plane_layout, "space": space_layout}[layout]
+    own = [place(sensor_positions(table)) for table in tables]
+    out = np.full((len(own), max(map(len, own)), own[0].shape[1]), np.nan, np.float32)
+    for i, positions in enumerate(own):
+        out[i, : len(positions)] = positions
+    return out
 
 
 def sensor_positions(sensors: pd.DataFrame) -> np.ndarray:
@@ -140,8 +203,6 @@ def align_sensors(signals: Mapping[str, Any], subject_of: Mapping[str, str]) -> 
         bad[name] = marked if index[name] is None else marked[index[name]]
     shape = len(tables), max(len(table) for table in tables.values())
     masks = np.zeros(shape, bool)
-    positions = np.full((*shape, 2), np.nan, np.float32)
     for i, table in enumerate(tables.values()):
         masks[i, : len(table)] = True
-        positions[i, : len(table)] = plane_layout(sensor_positions(table))
-    return Alignment(tables, index, bad, masks, positions)
+    return Alignment(tables, index, bad, masks, stack_positions(tables.values()))

@@ -57,6 +57,12 @@ def fourier_features(positions: Tensor, n_features: int, margin: float = 0.2) ->
     return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
 
+def fourier_size(at_most: int, n_axes: int) -> int:
+    """The largest number of :func:`fourier_features` for so many axes that is not above a limit."""
+    n_waves = int((at_most / 2) ** (1 / n_axes) + 1e-9)
+    return 2 * max(1, n_waves) ** n_axes
+
+
 class SpatialAttention(nn.Module):
     """Sensors to virtual channels by attention over sensor positions.
 

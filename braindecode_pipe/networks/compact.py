@@ -42,6 +42,15 @@ class _Sensors(nn.Module):
         return x if mask is None else x * mask[..., None]
 
 
+def _too_short(least: int, n_times: int, remedy: str) -> ModelError:
+    return ModelError(
+        "the window is too short for this network",
+        expected=f"at least {least} samples",
+        found=str(n_times),
+        remedy=f"use longer windows, or give {remedy}",
+    )
+
+
 class _Projection(nn.Module):
     """Linear, then a residual Linear behind a GELU, then LayerNorm (NICE's projection)."""
 
@@ -81,12 +90,7 @@ class _TemporalSpatial(nn.Module):
         """Steps in time that come out for ``n_times`` samples."""
         steps = (n_times - self._reach) // self._stride + 1
         if steps < 1:
-            raise ModelError(
-                "the window is too short for this network",
-                expected=f"at least {self._reach} samples",
-                found=str(n_times),
-                remedy="use longer windows, or give a smaller kernel or pool",
-            )
+            raise _too_short(self._reach, n_times, "a smaller kernel or pool")
         return steps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +147,7 @@ class Atm(nn.Module):
     """Encoder of ATM (Li et al. 2024, arXiv 2403.07721, section 3.1).
 
     A sensor's window is a token; one learned token per person beside them -> transformer layer
-    over the tokens -> the convolutions of :class:`Nice` -> projection. Heads have the width
+    over the tokens -> :class:`Nice`. Heads have the width
     ``n_times // n_heads``, so that 250 samples go with 4 heads, as in the authors' code.
 
     Parameters
@@ -193,10 +197,10 @@ class Atm(nn.Module):
             nn.Dropout(dropout),
         )
         self.dropout = nn.Dropout(dropout)
-        self.encoder = _TemporalSpatial(
-            self.sensors.n_out, width, kernel, pool, stride, conv_dropout
-        )
-        self.projection = _Projection(width * self.encoder.n_steps(n_times), n_out, conv_dropout)
+        self.convolutions = Nice(
+            n_out, n_sensors=self.sensors.n_out, n_times=n_times, width=width, kernel=kernel,
+            pool=pool, stride=stride, dropout=conv_dropout,
+        )  # fmt: skip
 
     def forward(
         self,
@@ -212,7 +216,7 @@ class Atm(nn.Module):
         x = torch.cat([self.dropout(self.embed(x)), self.person(subject)[:, None]], dim=1)
         x = self.norms[0](x + self.dropout(self._attend(x, mask)))
         x = self.norms[2](self.norms[1](x + self.feedforward(x)))
-        return self.projection(self.encoder(x[:, :-1]))
+        return self.convolutions(x[:, :-1])
 
     def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Self-attention of the tokens; sensors that are missing are not looked at."""
@@ -271,11 +275,7 @@ class EegNet(nn.Module):
         width = n_filters * multiplier
         n_steps = n_times // pools[0] // pools[1]
         if n_steps < 1:
-            raise ModelError(
-                "the window is too short for this network",
-                expected=f"at least {pools[0] * pools[1]} samples",
-                found=str(n_times),
-            )
+            raise _too_short(pools[0] * pools[1], n_times, "smaller pools")
         self.layers = nn.Sequential(
             _same(kernel),
             nn.Conv2d(1, n_filters, (1, kernel), bias=False),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from braindecode_pipe.recipe import Recipe
+from braindecode_pipe.recipe import Network, Recipe
 from braindecode_pipe.recipe.text import toml_key, toml_value
 from braindecode_pipe.report import wording
 from braindecode_pipe.report.data import licence_texts
@@ -26,6 +26,33 @@ from braindecode_pipe.report.methods_steps import say_preprocess
 from braindecode_pipe.report.references import REFERENCES, Cited
 from braindecode_pipe.report.study import Study
 from braindecode_pipe.store import store_attrs, store_hash
+
+DECODERS = {
+    "ridge": ("ridge regression", ("Dupré la Tour 2022",)),
+    "logistic": ("multinomial logistic regression", ()),
+    "mlp": ("a multilayer perceptron", ()),
+    "mixer": ("a residual perceptron behind a linear layer for each person", ("Scotti 2024",)),
+    "conv": (
+        "a convolutional network with spatial attention over sensor positions",
+        ("Défossez 2023",),
+    ),
+    "conv-image": (
+        "a convolutional network with spatial attention and temporal aggregation",
+        ("Benchetrit 2024", "Défossez 2023"),
+    ),
+    "nice": ("the temporal-spatial convolutions of NICE", ("Song 2024",)),
+    "atm": ("the channel-wise transformer ATM", ("Li 2024",)),
+    "eegnet": ("EEGNet", ("Lawhern 2018",)),
+}
+LOSSES = {
+    "clip": ("a contrastive loss", ("Défossez 2023", "Radford 2021")),
+    "clip-symmetric": ("a symmetric contrastive loss", ("Radford 2021",)),
+    "siglip": ("a pairwise sigmoid loss", ("Zhai 2023",)),
+    "mse": ("squared error", ()),
+    "cosine": ("cosine distance", ()),
+    "clip+mse": ("a contrastive loss beside squared error", ("Benchetrit 2024", "Radford 2021")),
+    "mixco+softclip": ("BiMixCo, then SoftCLIP", ("Scotti 2024",)),
+}
 
 
 def methods_section(study: Study) -> Section:
@@ -75,20 +102,18 @@ def _say_train(cited: Cited, recipe: Recipe) -> None:
         lag = f", after a response delay of {window.delay:g} s" if window.delay else ""
     mean = ", averaged over time" if window.reduce == "mean" else ""
     cited.say(f"Windows ran from {window.tmin:g} s to {stop} relative to event onset{lag}{mean}.")
-    how = {
-        "ridge": ("ridge regression", ("Dupré la Tour 2022",)),
-        "logistic": ("multinomial logistic regression", ()),
-        "mlp": ("a multilayer perceptron", ()),
-        "conv": ("a convolutional network with spatial attention over sensor positions",
-                 ("Défossez 2023",)),
-    }  # fmt: skip
     for decoder in train.decoders:
-        what, keys = how[decoder]
-        if decoder in ("mlp", "conv"):
-            loss = {"clip": "a contrastive loss", "mse": "squared error"}[train.loss]
-            what += f", trained with {loss}"
-            keys += ("Radford 2021",) if train.loss == "clip" else ()
+        what, keys = DECODERS[decoder]
+        if decoder in get_args(Network):
+            how, more = LOSSES[train.loss]
+            what, keys = f"{what}, trained with {how}", tuple(dict.fromkeys((*keys, *more)))
         cited.say(f"Embeddings were predicted from the windows by {what}.", *keys)
+    if window.repeats == "average":
+        cited.say("Windows of one stimulus were averaged within each person, in training and test "
+                  "apart.")  # fmt: skip
+    placed = set(get_args(Network)) - {"mlp", "mixer"}
+    if train.layout == "space" and placed & set(train.decoders):
+        cited.say("Networks saw the positions of sensors in three dimensions.")
     if {"ridge", "logistic"} & set(train.decoders):
         cited.say("Weights of linear decoders are shown as the patterns they imply.", "Haufe 2014")
     folds = f"{split.n_folds}-fold" if split.n_folds else f"leave-one-{split.by}-out"

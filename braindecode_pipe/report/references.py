@@ -24,6 +24,19 @@ REFERENCES = {
     "brain recordings. Nature Machine Intelligence 5:1097-1107. doi:10.1038/s42256-023-00714-5",
     "Radford 2021": "Radford A, et al. (2021). Learning transferable visual models from natural "
     "language supervision. ICML, PMLR 139:8748-8763.",
+    "Benchetrit 2024": "Benchetrit Y, Banville H, King J-R (2024). Brain decoding: toward "
+    "real-time reconstruction of visual perception. ICLR. arXiv:2310.19812.",
+    "Song 2024": "Song Y, et al. (2024). Decoding natural images from EEG for object recognition. "
+    "ICLR. arXiv:2308.13234.",
+    "Li 2024": "Li D, et al. (2024). Visual decoding and reconstruction via EEG embeddings with "
+    "guided diffusion. NeurIPS. arXiv:2403.07721.",
+    "Lawhern 2018": "Lawhern VJ, et al. (2018). EEGNet: a compact convolutional neural network for "
+    "EEG-based brain-computer interfaces. Journal of Neural Engineering 15(5):056013. "
+    "doi:10.1088/1741-2552/aace8c",
+    "Scotti 2024": "Scotti PS, et al. (2024). MindEye2: shared-subject models enable fMRI-to-image "
+    "with 1 hour of data. ICML. arXiv:2403.11207.",
+    "Zhai 2023": "Zhai X, et al. (2023). Sigmoid loss for language image pre-training. ICCV. "
+    "arXiv:2303.15343.",
     "Haufe 2014": "Haufe S, et al. (2014). On the interpretation of weight vectors of linear "
     "models in multivariate neuroimaging. NeuroImage 87:96-110. "
     "doi:10.1016/j.neuroimage.2013.10.067",

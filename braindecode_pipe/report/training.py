@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from braindecode_pipe.recipe import Network
 from braindecode_pipe.report import figures, maps, wording
 from braindecode_pipe.report.document import Block, Section, Text, attempt
 from braindecode_pipe.report.study import (
@@ -20,7 +22,6 @@ from braindecode_pipe.report.study import (
 )
 from braindecode_pipe.store import open_store
 
-NETWORKS = ("mlp", "conv")
 MAX_PEOPLE = 3
 
 
@@ -40,7 +41,7 @@ def _learning(study: Study, embedding: str) -> Iterator[Block]:
         log = table_or_none(path, "log")
         if log is not None:
             logs[str(attrs.get("decoder", ""))].append(log)
-        elif attrs.get("decoder") in NETWORKS:
+        elif attrs.get("decoder") in get_args(Network):
             require(None, "the training log of a network", path)
     for decoder, found in logs.items():
         yield from attempt(f"learning curve of {decoder}", _curve, embedding, decoder, found)

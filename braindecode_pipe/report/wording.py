@@ -28,7 +28,12 @@ DECODERS = {
     "ridge": "ridge",
     "logistic": "logistic regression",
     "mlp": "multilayer perceptron",
+    "mixer": "perceptron with a layer per person",
     "conv": "convolutional network",
+    "conv-image": "convolutional network for pictures",
+    "nice": "NICE",
+    "atm": "ATM",
+    "eegnet": "EEGNet",
     "selected": "selected in each fold",
     "prior": "prior (no brain data)",
 }

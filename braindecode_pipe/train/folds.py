@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,11 +14,14 @@ from braindecode_pipe.errors import DataError, LeakageError, SplitError, Stimulu
 from braindecode_pipe.fitting.delay import DelayEstimate, estimate_delay
 from braindecode_pipe.fitting.inputs import InputScaling, InputTransform, fit_inputs
 from braindecode_pipe.fitting.normalizer import Normalizer
+from braindecode_pipe.fitting.sensors import stack_positions
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan, check_disjoint, tested_within
 from braindecode_pipe.store import Signal, open_signal, open_store
+from braindecode_pipe.train.people import sensors_of
+from braindecode_pipe.train.repeats import AverageView, joined_groups, repeats_of
 
 IN_MEMORY_BYTES = 1 << 30
 
@@ -73,10 +76,12 @@ class Fold:
         validation
     validation : (n_fit,) bool
     stimuli, groups : (n_fit,) text
+    column : of the event table, with the stimuli of the target
     delay : float [s]
     estimate : DelayEstimate or None
     data_origin : origins of the recordings used
     inputs : what scales and whitens the windows, fitted on those of the training, or None
+    trials : first row -> rows that are averaged, of ``fit`` and ``test``; None: single windows
     """
 
     windows: Windows
@@ -85,10 +90,12 @@ class Fold:
     validation: np.ndarray
     stimuli: np.ndarray
     groups: np.ndarray
+    column: str
     delay: float
     estimate: DelayEstimate | None
     data_origin: set[str]
     inputs: InputTransform | None = None
+    trials: Mapping[int, np.ndarray] | None = None
 
     def text(self, column: str, rows: np.ndarray) -> np.ndarray:
         """A column of the event table as text."""
@@ -97,15 +104,51 @@ class Fold:
     def read(self, rows: np.ndarray) -> Any:
         """Windows of some rows: an array, or a view where that would be over 1 GiB."""
         n_sensors, n_times = self.windows.shape
-        view = self.windows.view(rows)
+        view: Any = self.windows.view(rows)
+        if self.trials is not None:
+            view = AverageView(self.windows, [self.trials[row] for row in rows])
         return view if 4 * len(rows) * n_sensors * n_times > IN_MEMORY_BYTES else view[:]
 
-    def layout(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def averaged(self) -> Fold:
+        """The fold with windows of one stimulus averaged, per person and role.
+
+        An average stands under the first of its events.
+        """
+        who = self.windows.subject_index(self.fit)
+        train = repeats_of(self.fit, who, self.stimuli, self.validation)
+        test = repeats_of(self.test, self.windows.subject_index(self.test),
+                          self.text(self.column, self.test))  # fmt: skip
+        place = {row: i for i, row in enumerate(self.fit.tolist())}
+        kept = np.array([place[row] for row in train])
+        within = {i: np.array([place[r] for r in rows]) for i, rows in zip(kept, train.values())}
+        return replace(
+            self,
+            fit=self.fit[kept],
+            test=np.array(list(test)),
+            validation=self.validation[kept],
+            stimuli=self.stimuli[kept],
+            groups=joined_groups(within, self.groups, self.stimuli),
+            trials={**train, **test},
+        )
+
+    def single(self, rows: np.ndarray) -> np.ndarray:
+        """All windows that some rows were made of."""
+        if self.trials is None:
+            return rows
+        return np.concatenate([self.trials[row] for row in rows])
+
+    @property
+    def trials_per_query(self) -> list[int]:
+        """How many windows each query of the test is made of."""
+        return [1 if self.trials is None else len(self.trials[row]) for row in self.test]
+
+    def layout(self, rows: np.ndarray, kind: Literal["plane", "space"]) -> dict[str, Any]:
         """Keyword arguments of ``BrainDecoder.fit`` about people and sensors."""
         return {
             "subjects": self.windows.subject_index(rows),
-            "positions": self.windows.positions,
+            "positions": stack_positions(self.windows.sensors.values(), kind),
             "masks": self.windows.masks,
+            "sensors": sensors_of(self.windows),
         }
 
 
@@ -139,7 +182,8 @@ def read_fold(
 
     The response delay, where asked for, is estimated from the events of training and validation
     alone; events of the test that lie in the same recordings are cut out of it. What scales or
-    whitens windows is fitted on those of the training alone.
+    whitens windows is fitted on those of the training alone, on single ones also where repeats
+    are averaged.
 
     Raises
     ------
@@ -184,18 +228,20 @@ def read_fold(
     validation = role[rows[fit]] == ROLES["validation"]
     stimuli = events[column].astype(str).to_numpy(object)[fit]
     inputs = fit_inputs(windows, fit[~validation], stimuli[~validation], scaling, window.whiten)
-    return Fold(
+    found = Fold(
         windows=windows.transformed(inputs),
         fit=fit,
         test=test,
         validation=validation,
         stimuli=stimuli,
         groups=events["group"].astype(str).to_numpy(object)[fit],
+        column=column,
         delay=float(delay),
         estimate=estimate,
         data_origin={str(s.attrs["data_origin"]) for s in opened.values()},
         inputs=inputs,
     )
+    return found.averaged() if window.repeats == "average" else found
 
 
 def check_fits(
@@ -220,19 +266,6 @@ def _estimate(
     hidden = plan.events[np.isin(role, [ROLES["test"], ROLES["purged"]])]
     own = {r: opened[r] for r in dict.fromkeys(seen["recording"]) if r in opened}
     return estimate_delay(own, seen, delay_max, hidden)
-
-
-def check_one_layout(windows: Windows, decoder: str) -> None:
-    """Refuse people with different sensors where features stand for sensors."""
-    names = {tuple(table["sensor"]) for table in windows.sensors.values()}
-    if len(names) > 1:
-        sizes = ", ".join(f"{s}: {len(t)}" for s, t in list(windows.sensors.items())[:5])
-        raise DataError(
-            f"the decoder {decoder} needs the same sensors in all people it is trained on",
-            expected="one layout",
-            found=f"{len(names)} layouts ({sizes})",
-            remedy='split within_subject = true, or use the decoder "conv"',
-        )
 
 
 def fit_normalizer(kind: str, components: int, targets: Targets, data: Fold) -> Normalizer:

@@ -3,45 +3,94 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 
-from braindecode_pipe.errors import RecipeError
+from braindecode_pipe.errors import BraindecodePipeError, ModelError, RecipeError
 from braindecode_pipe.fitting import loop
 from braindecode_pipe.fitting.examples import predict as predict_rows
-from braindecode_pipe.networks.convolution import ConvEncoder
-from braindecode_pipe.networks.voxels import VoxelMLP
+from braindecode_pipe.networks.blocks import SubjectLayer, fourier_size
+from braindecode_pipe.networks.compact import Atm, EegNet, Nice
+from braindecode_pipe.networks.convolution import ConvEncoder, ImageEncoder
+from braindecode_pipe.networks.voxels import SubjectMixer, VoxelMLP
+from braindecode_pipe.train.settings import family
 
-NETWORKS = {"mlp": VoxelMLP, "conv": ConvEncoder}
+NETWORKS: dict[str, type[torch.nn.Module]] = {
+    "mlp": VoxelMLP,
+    "mixer": SubjectMixer,
+    "conv": ConvEncoder,
+    "conv-image": ImageEncoder,
+    "nice": Nice,
+    "atm": Atm,
+    "eegnet": EegNet,
+}
 # Set from the data, so a recipe cannot give them.
-_FROM_DATA = {"self", "n_in", "n_out", "n_subjects", "n_times", "n_steps"}
+_FROM_DATA = {
+    "n_in", "n_out", "n_subjects", "n_times", "n_steps", "n_sensors", "n_voxels", "n_tokens",
+}  # fmt: skip
+TWO_HEADS = "clip+mse"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a network has to fit.
+
+    Attributes
+    ----------
+    n_sensors, n_times : of a window
+    n_out : features of the target, per step
+    n_steps : steps of the target
+    masks : (n_subjects, n_sensors) bool
+    n_axes : of the positions, 2 or 3
+    """
+
+    n_sensors: int
+    n_times: int
+    n_out: int
+    n_steps: int
+    masks: np.ndarray
+    n_axes: int = 2
+
+    def arguments(self, kind: str) -> dict[str, Any]:
+        """All arguments of constructors that come from the data."""
+        last = [1 + int(np.flatnonzero(mask).max(initial=0)) for mask in self.masks]
+        return {
+            "n_in": self.n_sensors * self.n_times,
+            "n_out": self.n_out * (self.n_steps if family(kind) == "flat" else 1),
+            "n_subjects": len(self.masks),
+            "n_sensors": self.n_sensors,
+            "n_times": self.n_times,
+            "n_steps": self.n_steps,
+            "n_tokens": self.n_steps,
+            "n_voxels": [n * self.n_times for n in last],
+        }
 
 
 def build(
-    kind: str, shape: tuple[int, int], n_out: int, n_steps: int, n_subjects: int,
-    arguments: Mapping[str, Any], seed: int,
-) -> tuple[torch.nn.Module, dict[str, Any]]:  # fmt: skip
+    kind: str, sizes: Sizes, arguments: Mapping[str, Any], seed: int, loss: str = "clip"
+) -> tuple[torch.nn.Module, dict[str, Any]]:
     """A network with the weights that ``seed`` gives it, and all arguments of its constructor.
 
     Parameters
     ----------
-    kind : {"mlp", "conv"}
-    shape : (n_sensors, n_times) of a window
-    n_out : features of the target, per step
-    n_steps : steps of the target
-    n_subjects : int
+    kind : name of one of ``NETWORKS``
+    sizes : Sizes
     arguments : from the recipe, passed through the constructor's signature
+    seed : int
+    loss : decides, where the recipe does not, whether a network has a second head
 
     Raises
     ------
     RecipeError
-        When the constructor has no such argument.
+        When the constructor has no such argument or cannot do with its value, or when the network
+        would answer something else than the target is. Names ``[train.network.<kind>]``.
     """
-    known = set(inspect.signature(NETWORKS[kind].__init__).parameters) - _FROM_DATA
+    parameters = inspect.signature(NETWORKS[kind]).parameters
+    known = set(parameters) - _FROM_DATA
     unknown = sorted(set(arguments) - known)
     if unknown:
         raise RecipeError(
@@ -50,20 +99,116 @@ def build(
             found=", ".join(f"{name} = {arguments[name]!r}" for name in unknown),
             remedy=f"correct [train.network.{kind}]",
         )
-    if kind == "mlp":
-        full = {"n_in": shape[0] * shape[1], "n_out": n_out * n_steps, **arguments}
-    else:
-        full = {
-            "n_out": n_out,
-            "n_subjects": n_subjects,
-            "n_times": shape[1],
-            "n_steps": n_steps,
-            "pool": "steps" if n_steps > 1 else "affine",
-            **arguments,
-        }
+    if sizes.n_steps > 1 and not {"n_steps", "n_tokens", "n_in"} & set(parameters):
+        raise RecipeError(
+            f"the network {kind} answers one vector per window",
+            expected="an embedding without steps, or the decoder conv, mixer or mlp",
+            found=f"{sizes.n_steps} steps",
+            remedy='give the table of [embed] pooling = "mean", or choose another decoder',
+        )
+    full = {k: v for k, v in sizes.arguments(kind).items() if k in parameters}
+    full |= _defaults(parameters, sizes, loss) | arguments
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[kind](**full), full
+        try:
+            network = NETWORKS[kind](**full)
+            _check_answer(kind, network, sizes, loss)
+        except (BraindecodePipeError, TypeError, ValueError, RuntimeError) as error:
+            raise _named(kind, error) from error
+    return network, full
+
+
+def _defaults(
+    parameters: Mapping[str, inspect.Parameter], sizes: Sizes, loss: str
+) -> dict[str, Any]:
+    """Values in place of those of a constructor, where targets, layout or loss ask for others."""
+    found: dict[str, Any] = {}
+    if "n_steps" in parameters and "pool" in parameters:
+        found["pool"] = "steps" if sizes.n_steps > 1 else "affine"
+    if "two_heads" in parameters:
+        found["two_heads"] = loss == TWO_HEADS
+    if "n_fourier" in parameters and sizes.n_axes != 2:
+        found["n_fourier"] = fourier_size(parameters["n_fourier"].default, sizes.n_axes)
+    return found
+
+
+def _check_answer(kind: str, network: torch.nn.Module, sizes: Sizes, loss: str) -> None:
+    """Ask the network once, so that a wrong setting is an error before the training."""
+    x, mask = np.zeros((1, sizes.n_sensors, sizes.n_times)), sizes.masks[:1]
+    inputs = Inputs(
+        kind, x, np.zeros(1), np.ones(1), np.zeros(1, np.int64),
+        np.full((1, sizes.n_sensors, sizes.n_axes), 0.5, np.float32), mask,
+    )  # fmt: skip
+    network.eval()
+    with torch.no_grad():
+        answer = tuple(network(*inputs(np.arange(1))).shape)
+    network.train()
+    expected = split_steps(kind, np.zeros((1, sizes.n_out * sizes.n_steps)), sizes.n_steps).shape
+    two = (1, 2, *expected[1:])
+    if answer != expected and not (loss == TWO_HEADS and answer == two):
+        raise RecipeError(
+            "the network would answer something else than the target is",
+            expected=f"{expected[1:]} for each window",
+            found=f"{answer[1:]}",
+            remedy=f'two heads go with loss = "{TWO_HEADS}" only: set two_heads = false'
+            if answer == two
+            else f"pool fits targets of {sizes.n_steps} step(s): leave it out",
+        )
+
+
+def _named(kind: str, error: Exception) -> RecipeError:
+    where = f"[train.network.{kind}]"
+    if isinstance(error, BraindecodePipeError):
+        return RecipeError(error.message, file=where, expected=error.expected, found=error.found,
+                           remedy=error.remedy)  # fmt: skip
+    return RecipeError(
+        f"the network {kind} cannot be built",
+        file=where,
+        expected=f"settings that {NETWORKS[kind].__name__} can do with",
+        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        remedy=f"correct {where}",
+    )
+
+
+def best_device() -> torch.device:
+    """The GPU of this process where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def knows_people(network: torch.nn.Module) -> bool:
+    """Whether some of the weights belong to a person, who must then have been trained on."""
+    kinds = (SubjectLayer, SubjectMixer, torch.nn.Embedding)
+    return any(isinstance(layer, kinds) for layer in network.modules())
+
+
+def refuse_strangers(
+    network: torch.nn.Module, trained: np.ndarray, who: np.ndarray, names: Iterable[str] | None
+) -> None:
+    """Refuse people without training rows where the network has weights for each person.
+
+    Parameters
+    ----------
+    trained : (n_subjects,) bool
+    who : (n,) number of the person of each window
+    names : of the people, if known
+
+    Raises
+    ------
+    ModelError
+        Naming them.
+    """
+    strangers = np.unique(who[~trained[who]])
+    if len(strangers) and knows_people(network):
+        called = list(names or map(str, range(len(trained))))
+        raise ModelError(
+            "a network with weights for each person is asked about somebody it never saw",
+            expected="training windows of everybody who is validated on or tested",
+            found="none of " + ", ".join(called[w] for w in strangers[:5]),
+            remedy="[train.network.conv] subject_layer = false, another decoder without weights "
+            "per person, or a [split] that trains on everybody",
+        )
 
 
 @dataclass(frozen=True)
@@ -72,11 +217,13 @@ class Inputs:
 
     Attributes
     ----------
-    kind : "mlp" or "conv"
-    X : (n, n_sensors, n_times), an array or a view that reads when indexed
-    mean, scale : (n_features,) for mlp, (n_subjects, n_sensors, 1) for conv
+    kind : name of the network
+    X : (n, n_sensors, n_times), an array or a view that reads when indexed; fewer sensors than
+        ``masks`` has are padded
+    mean, scale : (n_subjects, n_sensors, 1), or (n_subjects, n_features) for flat networks
     subjects : (n,) int64
-    positions, masks : (n_subjects, n_sensors, 2) and (n_subjects, n_sensors), conv only
+    positions, masks : (n_subjects, n_sensors, n_axes) and (n_subjects, n_sensors)
+    device : where the network is
     """
 
     kind: str
@@ -84,23 +231,32 @@ class Inputs:
     mean: np.ndarray
     scale: np.ndarray
     subjects: np.ndarray
-    positions: np.ndarray | None
-    masks: np.ndarray | None
+    positions: np.ndarray
+    masks: np.ndarray
+    device: torch.device = torch.device("cpu")
 
     def __call__(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
         """Arguments of the network for some rows."""
-        x = np.asarray(self.X[rows], np.float64)
-        if self.kind == "mlp":
-            x = x.reshape(len(x), -1)
-            return (torch.from_numpy(((x - self.mean) / self.scale).astype(np.float32)),)
         who = self.subjects[rows]
-        x = (x - self.mean[who]) / self.scale[who] * self.masks[who][..., None]
-        return (
-            torch.from_numpy(x.astype(np.float32)),
-            torch.from_numpy(self.positions[who]),
-            torch.from_numpy(self.masks[who]),
-            torch.from_numpy(who),
-        )
+        x = np.asarray(self.X[rows], np.float64)
+        short = self.masks.shape[1] - x.shape[1]
+        if short > 0:
+            x = np.pad(x, ((0, 0), (0, short), (0, 0)))
+        # What is missing is no number: its values never reach the network.
+        x = np.where(self.masks[who][..., None], x, 0)
+        how = family(self.kind)
+        if how != "sensors":
+            x = x.reshape(len(x), -1)
+        own = np.zeros_like(who) if how == "flat" else who
+        x = (x - self.mean[own]) / self.scale[own]
+        if how == "sensors":
+            x = x * self.masks[who][..., None]
+        arguments: tuple[np.ndarray, ...] = (x.astype(np.float32),)
+        if how == "sensors":
+            arguments += (self.positions[who], self.masks[who])
+        if how != "flat":
+            arguments += (who,)
+        return tuple(torch.from_numpy(a).to(self.device) for a in arguments)
 
 
 @dataclass(frozen=True)
@@ -118,46 +274,49 @@ class TargetedInputs:
     def batch(self, rows: np.ndarray) -> tuple[tuple[Any, ...], torch.Tensor, torch.Tensor]:
         """See :class:`~braindecode_pipe.fitting.examples.Examples`."""
         own = self.rows[rows]
-        return self.inputs(own), self.targets[own], self.stimuli[own]
+        device = self.inputs.device
+        return self.inputs(own), self.targets[own].to(device), self.stimuli[own].to(device)
+
+    def mates(self, rows: np.ndarray) -> np.ndarray:
+        """Person of each row: windows are mixed within a person only."""
+        return self.inputs.subjects[self.rows[rows]]
 
 
-def sensor_moments(
-    X: Any, rows: np.ndarray, subjects: np.ndarray, n_subjects: int, block: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per person and sensor ``(n_subjects, n_sensors, 1)``.
+def split_steps(kind: str, Y: np.ndarray, n_steps: int) -> np.ndarray:
+    """``(n, n_steps * n_features)``, step by step, in the shape that the network answers.
 
-    Over the time of the windows in ``rows``, read in blocks; 0 and 1 for people without rows, and
-    1 where a sensor is constant.
+    ``(n, n_features, n_steps)``; for ``mixer`` ``(n, n_steps, n_features)``; flat without steps
+    and for ``mlp``.
     """
-    n_sensors = X.shape[1]
-    count = np.zeros((n_subjects, 1))
-    mean, square = np.zeros((2, n_subjects, n_sensors))
-    for start in range(0, len(rows), block):
-        part = rows[start : start + block]
-        x = np.asarray(X[part], np.float64)
-        for who in np.unique(subjects[part]):
-            own = x[subjects[part] == who].swapaxes(0, 1).reshape(n_sensors, -1)
-            n_old, n_new = count[who, 0], own.shape[1]
-            # Parallel form of the variance (Chan et al. 1983): sums of squares would cancel.
-            step = own.mean(1) - mean[who]
-            square[who] += own.var(1) * n_new + step**2 * n_old * n_new / (n_old + n_new)
-            mean[who] += step * n_new / (n_old + n_new)
-            count[who] += n_new
-    sd = np.sqrt(square / np.maximum(count, 1))
-    sd = np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
-    return mean[..., None], sd[..., None]
+    if n_steps == 1 or family(kind) == "flat":
+        return Y
+    steps = Y.reshape(len(Y), n_steps, -1)
+    return steps if family(kind) == "person" else np.ascontiguousarray(steps.swapaxes(1, 2))
 
 
-def split_steps(Y: np.ndarray, n_steps: int) -> np.ndarray:
-    """``(n, n_steps * n_features)`` step by step to ``(n, n_features, n_steps)``."""
-    return np.ascontiguousarray(Y.reshape(len(Y), n_steps, -1).swapaxes(1, 2))
+def join_steps(kind: str, estimates: np.ndarray) -> np.ndarray:
+    """Inverse of :func:`split_steps`."""
+    if estimates.ndim == 3 and family(kind) == "sensors":
+        estimates = estimates.swapaxes(1, 2)
+    return estimates.reshape(len(estimates), -1)
 
 
-def join_steps(estimates: np.ndarray) -> np.ndarray:
-    """``(n, n_features, n_steps)`` to ``(n, n_steps * n_features)``; flat ones stay."""
-    if estimates.ndim == 2:
-        return estimates
-    return estimates.swapaxes(1, 2).reshape(len(estimates), -1)
+def loop_settings(settings: Mapping[str, Any], validated: bool) -> dict[str, Any]:
+    """The settings of the loop among those of a decoder.
+
+    Without validation rows nothing ends the training before its last epoch: ``schedule="auto"``
+    then lets the learning rate fall to zero along a cosine.
+    """
+    names = {field.name for field in fields(loop.Settings)}
+    found = {name: value for name, value in settings.items() if name in names}
+    if found["schedule"] == "auto":
+        found["schedule"] = "constant" if validated else "cosine"
+    found["loss_options"] = {
+        "logit_scale": settings["logit_scale"],
+        "learn_scale": settings["learn_scale"],
+        "weight": settings["loss_weight"],
+    }
+    return found
 
 
 def train(
@@ -167,25 +326,26 @@ def train(
     stimuli: np.ndarray,
     validation: np.ndarray,
     settings: Mapping[str, Any],
+    **observers: Any,
 ) -> loop.Fit:
     """Fit by the one loop; ``validation`` marks the rows that only stop it early.
 
-    Without validation rows the learning rate falls to zero along a cosine, as nothing else ends
-    the training.
+    Parameters
+    ----------
+    settings : those of a decoder, see :func:`loop_settings`
+    **observers : ``folder``, ``on_epoch`` and ``on_batch`` of :func:`~fitting.loop.fit`
     """
     Y, ids = torch.from_numpy(targets), torch.from_numpy(stimuli)
     parts = [
         TargetedInputs(inputs, Y, ids, np.flatnonzero(mask)) for mask in (~validation, validation)
     ]
-    return loop.fit(
-        network,
-        parts[0],
-        parts[1] if validation.any() else None,
-        schedule="constant" if validation.any() else "cosine",
-        **settings,
-    )
+    own = loop_settings(settings, bool(validation.any()))
+    return loop.fit(network, parts[0], parts[1] if validation.any() else None, **observers, **own)
 
 
 def predict(network: torch.nn.Module, inputs: Inputs) -> np.ndarray:
-    """Estimates ``(n, n_steps * n_features)`` of all rows."""
-    return join_steps(predict_rows(network, inputs, len(inputs.X)))
+    """Estimates ``(n, n_steps * n_features)`` of all rows; of two heads, those of the first."""
+    found = predict_rows(network, inputs, len(inputs.X))
+    if getattr(network, "regression", None) is not None:
+        found = found[:, 0]
+    return join_steps(inputs.kind, found)

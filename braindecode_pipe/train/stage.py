@@ -25,14 +25,15 @@ from braindecode_pipe.train.decoder import BrainDecoder
 from braindecode_pipe.train.folds import (
     Fold,
     Targets,
-    check_one_layout,
     check_seen,
     fit_normalizer,
     read_fold,
 )
 from braindecode_pipe.train.patterns import at_peak, haufe_patterns
+from braindecode_pipe.train.people import check_one_layout, sensors_of
 from braindecode_pipe.train.saved import decoder_files
 from braindecode_pipe.train.selection import inner_score
+from braindecode_pipe.train.settings import LINEAR, shared_settings
 
 PATTERNS_MAX = 20
 
@@ -68,7 +69,7 @@ def run(
     ----------
     section : TrainSection
     name : name of the table in ``[embed]``
-    decoder : "ridge", "logistic", "mlp" or "conv"
+    decoder : one of ``train.settings.DECODERS``
     fold : position in ``plan.folds``
     plan : StudyPlan
     signals : recording -> store
@@ -88,7 +89,7 @@ def run(
     """
     from threadpoolctl import threadpool_limits
 
-    if decoder in ("mlp", "conv"):
+    if decoder not in LINEAR:
         import torch
 
         torch.set_num_threads(threads)
@@ -105,14 +106,14 @@ def _run(
     targets = Targets.load(embedding)
     target = target or str(targets.attrs.get("target") or name)
     data = read_fold(plan, fold, target, section.windows, signals, scaling)
-    if decoder != "conv":
-        check_one_layout(data.windows, decoder)
-    scope = check_seen(plan, fold, data.text("event", data.fit))
+    model = make_decoder(section, decoder, targets.n_steps)
+    if model.one_layout:
+        check_one_layout(sensors_of(data.windows), decoder)
+    scope = check_seen(plan, fold, data.text("event", data.single(data.fit)))
     shown = np.array(sorted(set(data.stimuli)), object)
     normalizer = fit_normalizer(normalize, components, targets, data)
     Y = normalizer(targets.of(data.stimuli))
-    X, layout = data.read(data.fit), data.layout(data.fit)
-    model = make_decoder(section, decoder, targets.n_steps)
+    X, layout = data.read(data.fit), data.layout(data.fit, section.layout)
     attrs: dict[str, Any] = {}
     if section.select:
         attrs["inner_score"] = inner_score(
@@ -134,11 +135,13 @@ def _run(
         "n_train": int((~data.validation).sum()),
         "n_validation": int(data.validation.sum()),
         "n_test": len(data.test),
+        **_repeats(section.windows.repeats, data),
         "n_sensors": data.windows.n_sensors,
         "n_times": data.windows.n_times,
         "n_steps": targets.n_steps,
         "dropped": data.windows.dropped,
         "normalize": normalize,
+        **({"head": "retrieval"} if model.two_heads else {}),
         "fit_scope": scope,
         **({} if data.inputs is None else {"input_scope": scope, "inputs": data.inputs.facts}),
         "data_origin": origin,
@@ -155,7 +158,7 @@ def _run(
         "normalizer": normalizer.to_dataset(),
         **_fit_tables(model, data),
     }
-    if decoder in ("ridge", "logistic"):
+    if decoder in LINEAR:
         groups["pattern"] = pattern_dataset(model, X, data, normalizer(targets.of(shown)), plan)
     write_store(out, groups, files=decoder_files(model, data.inputs, scope))
 
@@ -165,17 +168,16 @@ def make_decoder(section: TrainSection, decoder: str, n_steps: int) -> BrainDeco
     network = section.network.get(decoder)
     return BrainDecoder(
         decoder,
-        alphas=section.alphas,
         network=None if network is None else network.model_dump(),
-        loss=section.loss,
-        lr=section.lr,
-        weight_decay=section.weight_decay,
-        batch_size=section.batch_size,
-        epochs=section.epochs,
-        patience=section.patience,
-        monitor=section.monitor,
-        seed=section.seed,
         n_steps=n_steps,
+        **shared_settings(section),
+    )
+
+
+def _repeats(kind: str, data: Fold) -> dict[str, Any]:
+    """Whether queries are single windows, and how many each is made of where they are not."""
+    return {"repeats": kind} | (
+        {} if data.trials is None else {"trials_per_query": data.trials_per_query}
     )
 
 
@@ -213,7 +215,7 @@ def pattern_dataset(
     if data.inputs is not None and data.inputs.whitener is not None:
         # Of sensors, not of the directions that whitening made of them.
         plain = data.windows.transformed(replace(data.inputs, whitener=None))
-        X = plain.read(data.fit)
+        X = np.asarray(replace(data, windows=plain).read(data.fit))
     if len(embeddings) <= PATTERNS_MAX:
         ids = sorted(set(data.stimuli))
         labels = dict(zip(plan.stimuli["stimulus"].astype(str), plan.stimuli["label"].astype(str)))

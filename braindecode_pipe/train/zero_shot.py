@@ -24,8 +24,9 @@ from braindecode_pipe.recipe import TrainSection, ZeroShotSection
 from braindecode_pipe.schema import SCHEMA_VERSION, join_data_origin
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import write_store
-from braindecode_pipe.train.folds import check_one_layout, open_signals
+from braindecode_pipe.train.folds import open_signals
 from braindecode_pipe.train.linear import fit_ridge, moments
+from braindecode_pipe.train.people import check_one_layout, sensors_of
 
 
 def run_zero_shot(
@@ -43,7 +44,8 @@ def run_zero_shot(
     one-hot labels of the other categories in the other groups, its penalty chosen there by leaving
     groups out; it then predicts the events of the two categories in the left-out group. The
     penalty does not depend on any embedding. People are done one by one. The response delay,
-    where asked for, is estimated without the left-out group.
+    where asked for, is estimated without the left-out group. Windows are single ones, whatever
+    ``[train.windows] repeats`` says.
 
     The store holds ``weights (row, category)``: a row is one test event in one pair, and its
     weights over the categories sum to 1 (0 for the two left out). Coordinates along ``row``:
@@ -132,7 +134,7 @@ def _of_subject(
             delay = estimate_delay(inside, seen, section.windows.delay_max, hidden).delay
         if windows is None or windows.delay != float(delay):
             windows = Windows(opened, events, section.windows, float(delay))
-            check_one_layout(windows, "ridge")
+            check_one_layout(sensors_of(windows), "ridge")
             rows, X = windows.rows(), None
         valid = events.iloc[rows]
         category = valid["category"].to_numpy(int)

@@ -8,11 +8,14 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from typing import get_args
 
 import pytest
 
-from braindecode_pipe.report import data, figures, index_page, results, run, wording
+from braindecode_pipe.recipe import Loss, Network, Recipe
+from braindecode_pipe.report import data, figures, index_page, methods, results, run, wording
 from braindecode_pipe.report.html import CSP
+from braindecode_pipe.report.references import REFERENCES, Cited
 from braindecode_pipe.store import list_extra_files, read_file, store_attrs, store_hash
 
 
@@ -181,6 +184,34 @@ def test_methods_cite_what_was_used(studies):
     assert "Gramfort A" in eeg and "Défossez A" in eeg and "Abraham A" not in eeg
     assert "Abraham A" in bold and "Gramfort A" not in bold and "Dupré la Tour T" in bold
     assert "estimated on training runs from stimulus versus rest" in bold
+
+
+def test_every_decoder_and_loss_has_words_and_references():
+    assert set(methods.DECODERS) == {"ridge", "logistic", *get_args(Network)}
+    assert set(methods.LOSSES) == set(get_args(Loss))
+    for _, keys in (*methods.DECODERS.values(), *methods.LOSSES.values()):
+        assert set(keys) <= set(REFERENCES)
+    assert set(methods.DECODERS) < set(wording.DECODERS)
+
+
+@pytest.mark.parametrize(
+    ("train", "words", "keys"),
+    [
+        ({"decoders": ["nice"], "loss": "siglip"}, "NICE, trained with a pairwise sigmoid loss",
+         ["Song 2024", "Zhai 2023"]),
+        ({"decoders": ["mixer"], "loss": "mixco+softclip"}, "BiMixCo, then SoftCLIP",
+         ["Scotti 2024"]),
+        ({"decoders": ["conv-image"], "loss": "clip+mse", "layout": "space"},
+         "in three dimensions", ["Benchetrit 2024", "Défossez 2023", "Radford 2021"]),
+        ({"decoders": ["ridge"], "windows": {"repeats": "average"}},
+         "Windows of one stimulus were averaged", ["Dupré la Tour 2022", "Haufe 2014"]),
+    ],
+)  # fmt: skip
+def test_methods_say_network_loss_layout_and_repeats(train, words, keys):
+    cited = Cited()
+    recipe = Recipe.model_validate({"train": train})
+    methods._say_train(cited, recipe)
+    assert words in " ".join(cited.sentences) and cited.keys == keys
 
 
 def test_quality_page_names_bad_sensors_steps_and_warnings(studies):
