@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from braindecode_pipe.errors import ModelError
 from braindecode_pipe.networks.blocks import SpatialAttention
+from braindecode_pipe.networks.normalization import BatchNorm2d
 
 
 class _Sensors(nn.Module):
@@ -75,10 +76,10 @@ class _TemporalSpatial(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(1, width, (1, kernel)),
             nn.AvgPool2d((1, pool), (1, stride)),
-            nn.BatchNorm2d(width),
+            BatchNorm2d(width),
             nn.ELU(),
             nn.Conv2d(width, width, (n_sensors, 1)),
-            nn.BatchNorm2d(width),
+            BatchNorm2d(width),
             nn.ELU(),
             nn.Dropout(dropout),
             nn.Conv2d(width, width, 1),
@@ -279,16 +280,16 @@ class EegNet(nn.Module):
         self.layers = nn.Sequential(
             _same(kernel),
             nn.Conv2d(1, n_filters, (1, kernel), bias=False),
-            nn.BatchNorm2d(n_filters),
+            BatchNorm2d(n_filters),
             nn.Conv2d(n_filters, width, (self.sensors.n_out, 1), groups=n_filters, bias=False),
-            nn.BatchNorm2d(width),
+            BatchNorm2d(width),
             nn.ELU(),
             nn.AvgPool2d((1, pools[0])),
             nn.Dropout(dropout),
             _same(16),
             nn.Conv2d(width, width, (1, 16), groups=width, bias=False),
             nn.Conv2d(width, width, 1, bias=False),
-            nn.BatchNorm2d(width),
+            BatchNorm2d(width),
             nn.ELU(),
             nn.AvgPool2d((1, pools[1])),
             nn.Dropout(dropout),

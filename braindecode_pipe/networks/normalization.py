@@ -26,7 +26,7 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
     """``block(x)`` whose inner activations are forgotten and computed again for the gradient.
 
     Takes the memory of one block at a time instead of all, for a third more work. Noise is drawn
-    as it was, and running statistics of :class:`BatchNorm1d` count a batch once.
+    as it was, and running statistics of our batch norms count a batch once.
     """
     from torch.utils.checkpoint import checkpoint
 
@@ -49,17 +49,17 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-class BatchNorm1d(nn.BatchNorm1d):
-    """``torch.nn.BatchNorm1d`` over the batches of all processes together.
+class _AllProcesses:
+    """Batch norm over the batches of all processes together.
 
     In training and with a process group, mean and variance come from sums over all processes,
     through which gradients flow, so that two processes with half of a batch each compute what one
     process computes of the whole. ``torch.nn.SyncBatchNorm`` does this on GPUs only. In one
-    process, and when not training, it is ``torch.nn.BatchNorm1d`` itself.
+    process, and when not training, it is torch's own batch norm.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(batch, n_channels[, n_times])`` to the same shape."""
+        """``(batch, n_channels, ...)`` to the same shape."""
         alone = not (distributed.is_available() and distributed.is_initialized())
         if not self.training or (alone and not _AGAIN.get()):
             return super().forward(x)
@@ -71,14 +71,14 @@ class BatchNorm1d(nn.BatchNorm1d):
             return nn.functional.batch_norm(
                 x, *copies, self.weight, self.bias, training=True, eps=self.eps
             )
-        axes = [0] if x.ndim == 2 else [0, 2]
+        axes = [0, *range(2, x.ndim)]
         # Sums of half-precision numbers would lose what the variance is made of.
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         n_own = torch.full((1,), wide.numel() // wide.shape[1], dtype=wide.dtype, device=x.device)
         total = _Sum.apply(torch.cat([wide.sum(axes), n_own]))
         n = total[-1]
         mean = total[:-1] / n
-        shape = (1, -1) if x.ndim == 2 else (1, -1, 1)
+        shape = (1, -1, *[1] * (x.ndim - 2))
         centred = wide - mean.view(shape)
         variance = _Sum.apply((centred**2).sum(axes)) / n
         if self.track_running_stats and not _AGAIN.get():
@@ -93,6 +93,14 @@ class BatchNorm1d(nn.BatchNorm1d):
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(x.dtype)
+
+
+class BatchNorm1d(_AllProcesses, nn.BatchNorm1d):
+    """``torch.nn.BatchNorm1d`` over the batches of all processes: ``(batch, n[, n_times])``."""
+
+
+class BatchNorm2d(_AllProcesses, nn.BatchNorm2d):
+    """``torch.nn.BatchNorm2d`` over the batches of all processes: ``(batch, n, height, width)``."""
 
 
 def batch_statistics(network: nn.Module) -> list[str]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from braindecode_pipe.fitting.loop import fit
 from braindecode_pipe.fitting.world import launched
+from braindecode_pipe.networks.compact import Nice
 from braindecode_pipe.networks.convolution import ConvEncoder
 
 
@@ -48,11 +49,17 @@ def encoder(double: bool = False, **settings) -> nn.Module:
     return network.double() if double else network
 
 
-def run(out: Path, folder: Path | None, **settings) -> None:
+def compact(double: bool = False, **settings) -> nn.Module:
+    torch.manual_seed(0)
+    network = Nice(5, n_sensors=7, n_times=24, width=6, kernel=5, pool=4, stride=2, dropout=0.0)
+    return network.double() if double else network
+
+
+def run(out: Path, folder: Path | None, build=encoder, **settings) -> None:
     """Fit, and save the weights."""
     double = settings.pop("double", False)
     dropout = settings.pop("dropout", 0.3)
-    network = encoder(double, dropout=dropout, spatial_dropout=settings.pop("disc", 0.2))
+    network = build(double, dropout=dropout, spatial_dropout=settings.pop("disc", 0.2))
     fit(network, Windows(double=double), Windows(16, 5, double), folder=folder, save_every_s=0,
         lr=0.01, **settings)  # fmt: skip
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, out)
@@ -65,6 +72,8 @@ if __name__ == "__main__":
         run(out, Path(folder), epochs=3, batch_size=8, loss="mixco+softclip", schedule="cosine",
             precision="bf16")  # fmt: skip
     else:
+        build, loss = (compact, "clip") if kind == "nice" else (encoder, kind)
         with launched() as world:
-            run(out.with_suffix(f".{world.rank}"), None, epochs=2, batch_size=18, double=True,
-                dropout=0.0, disc=0.0, loss=kind, clip_norm=1.0, warmup=0.2)  # fmt: skip
+            run(out.with_suffix(f".{world.rank}"), None, build, epochs=2, batch_size=18,
+                double=True, dropout=0.0, disc=0.0, loss=loss, clip_norm=1.0,
+                warmup=0.2)  # fmt: skip

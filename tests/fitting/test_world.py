@@ -25,25 +25,29 @@ def difference(a, b):
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
 
-@pytest.mark.parametrize("loss", ["clip", "siglip"])
-def test_two_processes_equal_one_with_the_whole_batch(loss, tmp_path):
-    """The network of Defossez et al., with its batch norms; stimuli repeat within a batch."""
+@pytest.mark.parametrize("kind", ["clip", "siglip", "nice"])
+def test_two_processes_equal_one_with_the_whole_batch(kind, tmp_path):
+    """The network of Defossez et al. with both losses, and NICE: all have batch norms.
+
+    Stimuli repeat within a batch.
+    """
+    build, loss = (fits.compact, "clip") if kind == "nice" else (fits.encoder, kind)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
               "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
-    command = [sys.executable, str(SCRIPT), loss, str(tmp_path / "w.x"), "-"]
+    command = [sys.executable, str(SCRIPT), kind, str(tmp_path / "w.x"), "-"]
     both = [subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in (0, 1)]  # fmt: skip
     assert [process.wait(180) for process in both] == [0, 0]
-    fits.run(tmp_path / "one", None, epochs=2, batch_size=18, double=True, dropout=0.0, disc=0.0,
-        loss=loss, clip_norm=1.0, warmup=0.2)  # fmt: skip
+    fits.run(tmp_path / "one", None, build, epochs=2, batch_size=18, double=True, dropout=0.0,
+        disc=0.0, loss=loss, clip_norm=1.0, warmup=0.2)  # fmt: skip
     first, second = (load_file(tmp_path / f"w.{rank}") for rank in (0, 1))
     one = load_file(tmp_path / "one")
     assert difference(first, second) < 1e-12
     assert difference(first, one) < 1e-9
-    start = fits.encoder(True).state_dict()
+    start = build(True).state_dict()
     assert difference(one, start) > 1e-2  # it moved
 
 
