@@ -155,7 +155,8 @@ class _Recurrent(nn.LSTM):
         super().__init__(width, width, 2, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)[0] + x
+        # The recurrence runs with time first; products want rows first.
+        return (x + super().forward(x)[0]).contiguous()
 
 
 def _in_blocks(

@@ -110,8 +110,11 @@ def test_features_have_length_one_and_know_source_and_time(small):
     moved = codes.clone()
     moved[0, 1, 2] = 5
     changed = (small.encode(moved) - features).norm(dim=-1)[0]
-    assert (changed > 0).all()  # two blocks carry one token's news everywhere
-    assert changed[1, 2] > 5 * changed[0, 0]
+    # One block carries news along the row and the column of a token, two carry them everywhere.
+    cross = torch.zeros(3, 5, dtype=torch.bool)
+    cross[1], cross[:, 2] = True, True
+    assert torch.equal(changed > 0, cross)
+    assert ((small.encode(moved, 2) - small.encode(codes, 2)).norm(dim=-1) > 0).all()
 
 
 def test_loss_of_masked_codes_by_hand(small):
@@ -139,25 +142,31 @@ def test_masked_tokens_are_hidden_from_the_network(small):
 def test_half_is_masked_anew_in_training(small):
     small.train()
     codes = torch.randint(0, 8, (64, 3, 20, 2))
-    counts = small(codes)[:, 1]
+    counts = small(codes)[:, 1].detach()
     assert counts.std() > 0
-    assert counts.mean() / 60 == pytest.approx(0.5, abs=0.05)
+    assert float(counts.mean()) / 60 == pytest.approx(0.5, abs=0.05)
 
 
-def test_learns_codes_that_repeat_over_time(small):
+def test_learns_codes_that_repeat_over_time():
     """A source repeats its code at every step, so that neighbours tell what is masked."""
-    torch.manual_seed(1)
-    optimizer = torch.optim.Adam(small.parameters(), lr=0.01)
-    losses = []
-    for _ in range(60):
-        codes = torch.randint(0, 8, (16, 3, 1, 2)).expand(-1, -1, 6, -1)
+    torch.manual_seed(0)
+    network = BrainOmni(**{**SMALL, "width": 32, "depth": 1, "dropout": 0.0})
+    network.codebooks.normal_()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+
+    def draw(n):
+        return torch.randint(0, 8, (n, 3, 1, 2)).expand(-1, -1, 6, -1)
+
+    def error():
+        with torch.no_grad():
+            return float(network.combine(network.eval()(draw(64)).mean(0)))
+
+    assert error() == pytest.approx(math.log(8), abs=0.1)
+    for _ in range(70):
         optimizer.zero_grad()
-        loss = small.combine(small.train()(codes).mean(0))
-        loss.backward()
+        network.combine(network.train()(draw(16)).mean(0)).backward()
         optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[0] > 2.0  # log 8 = 2.08
-    assert sum(losses[-5:]) / 5 < 1.2
+    assert error() < 1.4
 
 
 def test_bad_codes_and_heads_are_named(small):
