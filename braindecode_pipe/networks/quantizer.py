@@ -68,10 +68,15 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Index ``(n,)`` of the code next to each of ``vectors (n, dim)``; of equals the first.
 
     ``argmin |x - e|^2 = argmax x . e - |e|^2 / 2``, in blocks, so that the memory does not grow
-    with ``n * codebook_size``.
+    with ``n * codebook_size``. Both are taken about the mean of the codes: early in training all
+    lie close together, and the products would lose their differences.
     """
+    centre = codebook.mean(0)
+    codebook = codebook - centre
     offset = codebook.square().sum(1) / -2
-    found = [torch.addmm(offset, part, codebook.T).argmax(1) for part in vectors.split(_BLOCK)]
+    found = [
+        torch.addmm(offset, part - centre, codebook.T).argmax(1) for part in vectors.split(_BLOCK)
+    ]
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=vectors.device)
 
 

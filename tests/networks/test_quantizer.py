@@ -24,6 +24,14 @@ def test_nearest_code_equals_a_naive_loop():
     assert nearest(x, codes).tolist() == naive
 
 
+def test_nearest_code_where_all_lie_close_together():
+    torch.manual_seed(0)
+    far = torch.randn(6)
+    x, codes = far + 1e-4 * torch.randn(57, 6), far + 1e-4 * torch.randn(11, 6)
+    exact = torch.cdist(x.double(), codes.double()).argmin(1)
+    assert (nearest(x, codes) == exact).float().mean() > 0.95
+
+
 def test_of_equal_codes_the_first_is_taken_and_nothing_gives_nothing():
     codes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     assert nearest(torch.tensor([[0.0, 2.0]]), codes).tolist() == [1]
