@@ -155,7 +155,7 @@ class _Run:
         self.save_every_s, self._saved = save_every_s, time.monotonic()
         _refuse_micro_batches(network, settings)
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
-        self.objective = objective_of(network, settings.loss, settings.loss_options).to(device)
+        self.objective = objective_of(network, settings).to(device)
         self.parameters = [*network.parameters(), *self.objective.parameters()]
         self.optimizer = torch.optim.AdamW(
             [p for p in self.parameters if p.requires_grad],
@@ -338,8 +338,7 @@ class _Run:
         if self.validation is None:
             self.at.best_epoch = self.at.epoch
             return
-        by_retrieval = self.settings.monitor == "retrieval"
-        top1 = record["validation_top1"] if by_retrieval else 0.0
+        top1 = record["validation_top1"] if self.settings.monitor == "retrieval" else 0.0
         score = (top1, -record["validation_loss"])
         if self.at.best_score is None or score > self.at.best_score:
             self.at.best_score, self.at.best_epoch = score, self.at.epoch

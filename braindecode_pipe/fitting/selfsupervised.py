@@ -67,19 +67,30 @@ class OwnLoss(nn.Module):
         return self.combine(estimates.mean(0))
 
 
-def objective_of(network: nn.Module, loss: str, options: Mapping[str, Any]) -> nn.Module:
+class Wanted(Protocol):
+    """What of the settings of a fit says what it makes small."""
+
+    loss: str
+    loss_options: Mapping[str, Any]
+    monitor: str
+
+
+def objective_of(network: nn.Module, settings: Wanted) -> nn.Module:
     """What a fit makes small: ``loss = "own"`` is that of the network, others see ``Objective``.
 
     Raises
     ------
     ModelError
-        The loss is unknown, or its options are, or the network has none of its own.
+        The loss is unknown, or its options are; the network has none of its own, or is to be
+        judged by a retrieval without targets.
     """
-    if loss != OWN:
-        return Objective(loss, **options)
-    if options:
+    if settings.loss != OWN:
+        return Objective(settings.loss, **settings.loss_options)
+    if settings.loss_options or settings.monitor != "loss":
         raise ModelError(
-            "the network's own loss has no options", expected="none", found=", ".join(options)
+            "the network's own loss has no options and retrieves nothing",
+            expected='no loss_options, and monitor = "loss"',
+            found=", ".join(settings.loss_options) or f"monitor = {settings.monitor!r}",
         )
     return OwnLoss(network)
 

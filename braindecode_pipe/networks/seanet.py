@@ -38,7 +38,8 @@ class _Normed(nn.Module):
         """What the layer multiplies with."""
         if self._folded is not None:
             return self._folded
-        return self._laid(torch._weight_norm(self.direction, self.length, 0))
+        size = self.direction.norm(dim=(1, 2), keepdim=True)
+        return self._laid(self.direction * (self.length / size))
 
     def _laid(self, weight: Tensor) -> Tensor:
         return weight

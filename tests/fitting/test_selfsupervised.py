@@ -14,7 +14,7 @@ from torch import nn
 
 from braindecode_pipe.errors import ModelError
 from braindecode_pipe.fitting.examples import evaluate
-from braindecode_pipe.fitting.loop import fit
+from braindecode_pipe.fitting.loop import Settings, fit
 from braindecode_pipe.fitting.selfsupervised import OwnLoss, Unlabelled, objective_of
 
 SCRIPT = Path(__file__).with_name("tokenfits.py")
@@ -34,11 +34,12 @@ def test_own_loss_is_of_the_mean_terms():
     assert float(OwnLoss(Ratio())(terms)) == pytest.approx(17 / 5)
 
 
-def test_networks_without_a_loss_and_options_are_refused():
+def test_networks_without_a_loss_options_and_retrieval_are_refused():
     with pytest.raises(ModelError, match="no loss of its own"):
-        objective_of(nn.Linear(2, 2), "own", {})
-    with pytest.raises(ModelError, match="no options"):
-        objective_of(tokenfits.tokenizer(), "own", {"weight": 1.0})
+        objective_of(nn.Linear(2, 2), Settings(loss="own"))
+    for wrong in ({"loss_options": {"weight": 1.0}}, {"monitor": "retrieval"}):
+        with pytest.raises(ModelError, match="no options and retrieves nothing"):
+            objective_of(tokenfits.tokenizer(), Settings(loss="own", **wrong))
 
 
 def test_a_tokenizer_learns_and_the_best_epoch_stays():
