@@ -56,7 +56,8 @@ def evaluate(
     The contrastive loss takes batches of ``batch_size`` in the order of the rows. Candidates of
     the retrieval are the different stimuli of ``examples``, one each; a tie for the first place
     counts as the chance of winning it. Of two heads the first is the one that retrieves.
-    ``estimate`` is how the network is asked, where not by a plain call.
+    ``estimate`` is how the network is asked, where not by a plain call. A loss with ``retrieves``
+    False compares with no target: there is no retrieval, and NaN stands for it.
     """
     network.eval()
     total, estimates, targets, stimuli = 0.0, [], [], []
@@ -64,9 +65,13 @@ def evaluate(
         arguments, target, which = examples.batch(rows)
         answer = network(*arguments) if estimate is None else estimate(arguments)
         total += float(loss(answer, target, which)) * len(rows)
+        if not getattr(loss, "retrieves", True):
+            continue
         estimates.append(retrieving(answer, target.ndim).flatten(1).cpu())
         targets.append(target.flatten(1).cpu())
         stimuli.append(which.cpu())
+    if not estimates:
+        return total / len(examples), float("nan")
     which = torch.cat(stimuli).numpy()
     ids, first, truth = np.unique(which, return_index=True, return_inverse=True)
     scores = clip_scores(torch.cat(estimates), torch.cat(targets)[first]).numpy()

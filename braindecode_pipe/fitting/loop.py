@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from braindecode_pipe.errors import ModelError
 from braindecode_pipe.fitting import resume
 from braindecode_pipe.fitting.examples import Examples, batches, evaluate
-from braindecode_pipe.fitting.losses import Objective
+from braindecode_pipe.fitting.selfsupervised import objective_of
 from braindecode_pipe.fitting.world import World
 from braindecode_pipe.networks.normalization import batch_statistics
 
@@ -29,7 +29,7 @@ class Settings:
 
     Attributes
     ----------
-    loss, loss_options : see :class:`~braindecode_pipe.fitting.losses.Objective`
+    loss, loss_options : see :func:`~braindecode_pipe.fitting.selfsupervised.objective_of`
     lr, weight_decay : of AdamW
     batch_size : examples of a batch, over all processes
     micro_batch : examples that pass through the network at a time; 0: the whole batch
@@ -155,7 +155,7 @@ class _Run:
         self.save_every_s, self._saved = save_every_s, time.monotonic()
         _refuse_micro_batches(network, settings)
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
-        self.objective = Objective(settings.loss, **settings.loss_options).to(device)
+        self.objective = objective_of(network, settings).to(device)
         self.parameters = [*network.parameters(), *self.objective.parameters()]
         self.optimizer = torch.optim.AdamW(
             [p for p in self.parameters if p.requires_grad],
@@ -338,8 +338,8 @@ class _Run:
         if self.validation is None:
             self.at.best_epoch = self.at.epoch
             return
-        by_retrieval = self.settings.monitor == "retrieval"
-        score = (record["validation_top1"] * by_retrieval, -record["validation_loss"])
+        top1 = record["validation_top1"] if self.settings.monitor == "retrieval" else 0.0
+        score = (top1, -record["validation_loss"])
         if self.at.best_score is None or score > self.at.best_score:
             self.at.best_score, self.at.best_epoch = score, self.at.epoch
             self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}

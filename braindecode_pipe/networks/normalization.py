@@ -104,6 +104,13 @@ class BatchNorm2d(_AllProcesses, nn.BatchNorm2d):
 
 
 def batch_statistics(network: nn.Module) -> list[str]:
-    """Names of the layers whose output depends on the other rows of a batch."""
+    """Names of the layers whose output depends on the other rows of a batch.
+
+    A layer of another kind says so by an attribute ``batch_statistics``.
+    """
     kinds = (nn.modules.batchnorm._BatchNorm,)
-    return [name for name, layer in network.named_modules() if isinstance(layer, kinds)]
+    return [
+        name
+        for name, layer in network.named_modules()
+        if isinstance(layer, kinds) or getattr(layer, "batch_statistics", False)
+    ]

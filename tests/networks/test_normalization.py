@@ -6,6 +6,7 @@ from torch import nn
 
 from braindecode_pipe.networks.convolution import ConvEncoder, ImageEncoder
 from braindecode_pipe.networks.normalization import BatchNorm1d, batch_statistics
+from braindecode_pipe.networks.quantizer import ResidualQuantizer
 
 NARROW = {"n_virtual": 8, "hidden": 12, "depth": 4, "n_fourier": 32, "dropout": 0.3}
 
@@ -46,3 +47,4 @@ def test_recomputed_blocks_keep_fewer_activations():
 def test_names_of_layers_that_look_at_the_whole_batch():
     network = nn.Sequential(nn.Linear(3, 3), BatchNorm1d(3), nn.LayerNorm(3), nn.BatchNorm2d(3))
     assert batch_statistics(network) == ["1", "3"]
+    assert batch_statistics(nn.Sequential(nn.Linear(3, 3), ResidualQuantizer(3))) == ["1"]
