@@ -10,13 +10,9 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import DataError, LeakageError, SchemaError, SplitError
+from braindecode_pipe.evaluate.candidates import CandidateSet
 from braindecode_pipe.evaluate.metrics import Queries
-from braindecode_pipe.evaluate.retrieval import (
-    CandidateSet,
-    best_candidates,
-    blocks,
-    placements,
-)
+from braindecode_pipe.evaluate.retrieval import best_candidates, blocks, placements
 from braindecode_pipe.fitting.normalizer import Normalizer
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan
