@@ -176,9 +176,12 @@ class _Block:
             return best, scores
         row = self.best.row
         exact = self._scores(row.ravel(), np.repeat(np.arange(n), row.shape[1])).reshape(row.shape)
-        members = _members(self.found.row, len(self.found.unit))
+        if len(self.found.unit) == len(self.found):
+            order = np.lexsort((row, -exact))[:, :k]
+            return np.take_along_axis(row, order, 1), np.take_along_axis(exact, order, 1)
+        members = _members(self.found.row, k)
         for q in range(n):
-            pairs = [(-s, c) for s, r in zip(exact[q], row[q]) for c in members(r, k)]
+            pairs = [(-s, c) for s, r in zip(exact[q], row[q]) for c in members[r]]
             for j, (score, candidate) in enumerate(sorted(pairs)[:k]):
                 best[q, j], scores[q, j] = candidate, -score
         return best, scores
@@ -235,13 +238,10 @@ def _column_sums(mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return total
 
 
-def _members(row: np.ndarray, n_rows: int):
-    """Function from a row of ``unit`` to its first candidates."""
-    if len(row) == n_rows:
-        return lambda r, k: (int(r),)
+def _members(row: np.ndarray, k: int) -> list[np.ndarray]:
+    """The first ``k`` candidates of every row of ``unit``."""
     order = np.argsort(row, kind="stable")
-    first = np.searchsorted(row[order], np.arange(n_rows + 1))
-    return lambda r, k: [int(c) for c in order[first[r] : min(first[r + 1], first[r] + k)]]
+    return [part[:k] for part in np.split(order, np.cumsum(np.bincount(row))[:-1])]
 
 
 def join(parts: Sequence[Placed], name: str, width: int | None = None) -> np.ndarray:
