@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from braindecode_pipe.errors import CorruptStoreError, DiskFullError, StoreError, StoreLockedError
-from braindecode_pipe.evaluate.metrics import check_comparable
+from braindecode_pipe.evaluate.scoring import check_comparable
 from braindecode_pipe.splits import content_hash
 
 _KEY = ("configuration", "decoder", "embedding")

@@ -217,7 +217,7 @@ def test_planted_signal_is_found_and_shuffled_is_not():
 @pytest.mark.parametrize("kind", ["random", "copies", "collapsed", "integers", "zeros"])
 @pytest.mark.parametrize("n_features", [3, 768])
 def test_f40_tiles_give_the_ranks_of_all_scores_in_float64(kind, n_features, monkeypatch):
-    """Whatever the tile: ranks, ties and lists of the complete matrix of scores, to the last bit."""
+    """Whatever the tile: ranks, ties and lists of all scores, to the last bit."""
     rng = np.random.default_rng(0)
     candidates = rng.standard_normal((500, n_features))
     predictions = candidates[rng.integers(0, 500, 90)] + rng.standard_normal((90, n_features))

@@ -25,7 +25,8 @@ from braindecode_pipe.store import (
 FIELDS = {
     "metric", "value", "ci_low", "ci_high", "ci_level", "chance", "p_value", "n_queries",
     "n_candidates", "n_candidates_min", "n_folds", "decoder", "embedding", "target", "split",
-    "subject", "data_origin", "null", "bootstrap_unit",
+    "subject", "data_origin", "null", "bootstrap_unit", "protocol", "candidates", "aggregate",
+    "n_averaged", "n_averaged_min", "direction", "draws", "draws_mean", "draws_low", "draws_high",
 }  # fmt: skip
 
 
