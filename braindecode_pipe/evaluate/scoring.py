@@ -205,7 +205,14 @@ def _null(
     }
     if _exchangeable(queries):
         rng = np.random.default_rng([section.seed, 0])
-        for label in exchange(queries.label, queries.group, section.permutations, rng, together):
+        for label in exchange(
+            queries.label,
+            queries.group,
+            section.permutations,
+            rng,
+            together,
+            section.exchange == "shift",
+        ):
             for name, part in parts.items():
                 if not _exchangeable(part):
                     continue
@@ -234,6 +241,8 @@ def _null_name(section: EvaluateSection, together: bool, n: int) -> str:
         return "none"
     if not n:
         return "none: no two stimuli can be exchanged"
+    if section.exchange == "shift" and not together:
+        return f"evaluation-only circular shift of stimuli within run, N={n}"
     what = "stimuli within fold" if together else "stimuli within run"
     return f"evaluation-only permutation of {what}, N={n}"
 

@@ -299,6 +299,11 @@ class EvaluateSection(Section):
     bootstrap: int = Field(2000, ge=0)
     bootstrap_unit: Literal["event", "stimulus", "run", "subject"] = "event"
     permutations: int = Field(2000, ge=0)
+    exchange: Literal["auto", "shift"] = Field(
+        "auto",
+        description="null: stimuli of a fold, or of single queries within a run; or shifted "
+        "against time within a run, which keeps their order",
+    )
     ci: float = Field(0.95, gt=0, lt=1)
     seed: int = 0
 
