@@ -124,16 +124,14 @@ def average_precision(scores: np.ndarray, code: np.ndarray, n_codes: int) -> np.
     found = np.full((n, n_codes), np.nan)
     order = np.argsort(-scores, axis=1, kind="stable")
     ordered = np.take_along_axis(scores, order, axis=1)
-    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
-    rank = np.arange(1, m + 1)
-    for c in range(n_codes):
-        if not (code == c).any():
-            continue
-        right = code[order] == c
-        precision = np.cumsum(right, axis=1) * right / rank
-        found[:, c] = precision.sum(axis=1) / right.sum(axis=1)
-        for i in np.flatnonzero(tied):
-            found[i, c] = _precision_with_ties(ordered[i], right[i])
+    # Places of the candidates, code after code: every row has the same number of each code.
+    place = np.argsort(code[order], axis=1, kind="stable")
+    present, first, count = np.unique(np.sort(code), return_index=True, return_counts=True)
+    number = np.arange(m) - np.repeat(first, count) + 1
+    found[:, present] = np.add.reduceat(number / (place + 1), first, axis=1) / count
+    for i in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
+        for c in present:
+            found[i, c] = _precision_with_ties(ordered[i], code[order[i]] == c)
     return found
 
 

@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.metrics import top_k_accuracy_score
 from threadpoolctl import threadpool_limits
 
 from braindecode_pipe.errors import DataError
@@ -201,6 +202,18 @@ def test_order_of_candidates_and_queries_changes_nothing():
     second = retrieve(predictions[q], candidates[c], true[q], np.array(ids(30))[c])
     np.testing.assert_array_equal(first.rank[q], second.rank)
     np.testing.assert_array_equal(first.top_ids[q], second.top_ids)
+
+
+def test_top_k_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    candidates = rng.standard_normal((40, 8))
+    true = rng.integers(0, 40, 300)
+    predictions = candidates[true] + 2 * rng.standard_normal((300, 8))
+    found = retrieve(predictions, candidates, [f"s{t}" for t in true], ids(40))
+    scores = CandidateSet(candidates, ids(40)).scores(predictions)
+    for k in (1, 5, 10):
+        expected = top_k_accuracy_score(true, scores, k=k, labels=np.arange(40))
+        assert found.top_k(k).mean() == pytest.approx(expected)
 
 
 def test_planted_signal_is_found_and_shuffled_is_not():

@@ -51,7 +51,7 @@ VALUES = {
     )},
     "embed.trial_type.layer": 2, "embed.trial_type.texts": {"cat": "a cat"},
     "train.network": {"mlp": {"hidden": 7}}, "evaluate.ci": 0.9,
-    "evaluate.top_k": [2], "train.alphas": [3.0], "train.windows.baseline": [-0.1, 0.0],
+    "evaluate.top_k": [2], "evaluate.n_way": [2], "train.alphas": [3.0], "train.windows.baseline": [-0.1, 0.0],
     "preprocess.emeg.picks": ["eeg"], "preprocess.emeg.notch": [50.0],
     "preprocess.emeg.rename": {"Cz": "CZ"}, "preprocess.emeg.channel_types": {"Cz": "eog"},
     "preprocess.emeg.repairs": ["unique-names"], "preprocess.emeg.noisy": ["pyprep"],
