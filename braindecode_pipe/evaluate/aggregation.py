@@ -68,10 +68,9 @@ def ask(
             remedy="look at the training log of this decoder, or at the recordings",
         )
     table = _table(prediction, plan)
-    left_out = protocol.candidates == "frequent"
     kept = np.array([s in task.candidate for s in prediction.stimuli], bool)
-    if not kept.all() and not left_out:
-        unknown = sorted(set(prediction.stimuli[~kept]))
+    unknown = sorted(set(prediction.stimuli[~kept]) - set(task.left_out))
+    if unknown:
         raise DataError(
             "predicted events show stimuli that are not tested in their fold",
             expected="stimuli of the fold's test events",

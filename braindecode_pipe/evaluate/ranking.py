@@ -129,9 +129,9 @@ def average_precision(scores: np.ndarray, code: np.ndarray, n_codes: int) -> np.
     present, first, count = np.unique(np.sort(code), return_index=True, return_counts=True)
     number = np.arange(m) - np.repeat(first, count) + 1
     found[:, present] = np.add.reduceat(number / (place + 1), first, axis=1) / count
+    member = (code[:, None] == present).astype(float)
     for i in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
-        for c in present:
-            found[i, c] = _precision_with_ties(ordered[i], code[order[i]] == c)
+        found[i, present] = _precision_with_ties(ordered[i], member[order[i]])
     return found
 
 
@@ -175,13 +175,17 @@ def top_k_of_several(scores: np.ndarray, right: np.ndarray, k: int) -> np.ndarra
     return 1 - comb(ties - among, free) / comb(ties, free)
 
 
-def _precision_with_ties(ordered: np.ndarray, right: np.ndarray) -> float:
+def _precision_with_ties(ordered: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(c,) average precision of one query with scores (m,), best first, and ``right`` (m, c).
+
+    ``sum_i 1 / (g + i) = a`` and ``sum_i (i - 1) / (g + i) = t - (g + 1) a`` over a block.
+    """
     first = np.flatnonzero(np.diff(ordered, prepend=np.inf))
-    sizes = np.diff(np.append(first, len(ordered)))
-    inside = np.add.reduceat(right.astype(float), first)
-    before = np.cumsum(inside) - inside
-    total = 0.0
-    for g, t, r, seen in zip(first, sizes, inside, before):
-        i = np.arange(1, t + 1)
-        total += (r / t * (seen + 1 + (i - 1) * (r - 1) / max(t - 1, 1)) / (g + i)).sum()
-    return float(total / right.sum())
+    t = np.diff(np.append(first, len(ordered)))
+    inside = np.add.reduceat(right, first, axis=0)
+    before = np.cumsum(inside, axis=0) - inside
+    harmonic = np.concatenate([[0.0], np.cumsum(reciprocal(len(ordered)))])
+    a = harmonic[first + t] - harmonic[first]
+    b = (t - (first + 1) * a) / np.maximum(t - 1, 1)
+    gain = (before + 1) * a[:, None] + (inside - 1) * b[:, None]
+    return (inside / t[:, None] * gain).sum(axis=0) / right.sum(axis=0)

@@ -48,12 +48,13 @@ class FoldTask:
     ----------
     fold : int
     ids : (m,) candidates; a class goes by its first tested stimulus
-    candidate : tested stimulus -> its candidate; a stimulus that has none is not asked for
+    candidate : stimulus -> its candidate
     members : stimuli whose mean is the candidate, for every candidate
     shown : (m,) int, how often training showed each candidate
     level : (m,) int codes of the candidates in the confusion matrix, or None where there is none
     n_levels : rows of the confusion matrix
     category : (m,) int codes, or None where there are no categories
+    left_out : tested stimuli without a candidate, which are not asked for
     """
 
     fold: int
@@ -64,6 +65,7 @@ class FoldTask:
     level: np.ndarray | None = None
     n_levels: int = 0
     category: np.ndarray | None = None
+    left_out: Sequence[str] = ()
 
 
 def naming(plan: StudyPlan, target: str) -> Naming:
@@ -129,6 +131,7 @@ def make_task(
         code(names.level),
         len(names.levels),
         code(names.category) if protocol.candidates != "prototypes" else None,
+        [s for s in tested if s not in candidate],
     )
 
 
