@@ -338,4 +338,6 @@ def _ledger_entry(record: Mapping[str, Any]) -> dict[str, Any]:
         "value": record["value"],
         "n": record["n_queries"],
         "n_candidates": record["n_candidates"],
+        "candidates": record["candidates"],
+        "aggregate": record["aggregate"],
     }

@@ -5,7 +5,7 @@ queries with all candidates, in slices that write over one another, so that its 
 too. Both alternate; medians of the times, the ratio of every pair, and the memory that ranking adds
 to that of its arguments (peak resident size of a process that does nothing else).
 
-``python bench_retrieval.py [--large] [--n N] [--repeats R] [--lists K]``
+``python bench_retrieval.py [--large] [--n N] [--queries Q] [--repeats R] [--lists K]``
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from braindecode_pipe.evaluate.retrieval import retrieve
 N_FEATURES = 768
 
 
-def data(n: int) -> tuple[np.ndarray, np.ndarray]:
+def data(n: int, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
     """Predictions that hold a trace of their candidate: ranks of all sizes occur."""
     rng = np.random.default_rng(0)
     candidates = rng.standard_normal((n, N_FEATURES), np.float32)
-    predictions = rng.standard_normal((n, N_FEATURES), np.float32)
+    predictions = rng.standard_normal((n_queries, N_FEATURES), np.float32)
     predictions *= 20
-    predictions += candidates
+    predictions += candidates[:n_queries]
     return predictions, candidates
 
 
@@ -53,11 +53,11 @@ def peak() -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
-def memory(n: int, k: int) -> None:
-    predictions, candidates = data(n)
+def memory(n: int, n_queries: int, k: int) -> None:
+    predictions, candidates = data(n, n_queries)
     names = [str(i) for i in range(n)]
     before = peak()
-    retrieve(predictions, candidates, names, names, k=k)
+    retrieve(predictions, candidates, names[:n_queries], names, k=k)
     print(f"{peak() - before:.0f}")
 
 
@@ -65,29 +65,34 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--large", action="store_true", help="100,000 x 100,000")
     parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--queries", type=int, help="fewer queries than candidates")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--lists", type=int, default=5, help="best candidates listed per query")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     n = 100_000 if given.large else given.n
+    n_queries = min(n, given.queries or n)
     if given.memory:
-        return memory(n, given.lists)
+        return memory(n, n_queries, given.lists)
     blas = [(i["internal_api"], i.get("architecture"), i["num_threads"]) for i in threadpool_info()]
-    print(f"{n} queries x {n} candidates x {N_FEATURES}, BLAS {blas}, lists of {given.lists}")
-    predictions, candidates = data(n)
+    print(
+        f"{n_queries} queries x {n} candidates x {N_FEATURES}, BLAS {blas}, lists of {given.lists}"
+    )
+    predictions, candidates = data(n, n_queries)
     names = [str(i) for i in range(n)]
     bare, ranked = [], []
     product(predictions[:1000], candidates[:1000])
     for _ in range(given.repeats):
         bare.append(product(predictions, candidates))
         began = time.perf_counter()
-        found = retrieve(predictions, candidates, names, names, k=given.lists)
+        found = retrieve(predictions, candidates, names[:n_queries], names, k=given.lists)
         ranked.append(time.perf_counter() - began)
         print(f"product {bare[-1]:.2f} s, ranks {ranked[-1]:.2f} s: {ranked[-1] / bare[-1]:.2f}")
     ratios = [r / b for r, b in zip(ranked, bare)]
     print(f"median ratio {statistics.median(ratios):.2f} (goal 1.5, limit 1.8)")
     print(f"median rank {np.median(found.rank):.0f} of {n}, {(found.ties > 1).sum()} queries tied")
-    command = [sys.executable, __file__, "--memory", "--n", str(n), "--lists", str(given.lists)]
+    sizes = {"--n": n, "--queries": n_queries, "--lists": given.lists}
+    command = [sys.executable, __file__, "--memory", *(str(a) for p in sizes.items() for a in p)]
     added = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     print(f"memory added {int(added)} MB (limit 1000)")
     return None

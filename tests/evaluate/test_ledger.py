@@ -122,6 +122,16 @@ def test_f39_summary_compares_equal_candidate_numbers_only():
     assert found["median"] == pytest.approx(0.3)
 
 
+def test_f43_averages_are_not_compared_with_single_trials(tmp_path):
+    append(tmp_path, "h", **entry("c1", 0.2))
+    append(tmp_path, "h", **entry("c2", 0.9, aggregate="repetitions"))
+    append(tmp_path, "h", **entry("c3", 0.8, candidates="prototypes"))
+    lines = [*read(tmp_path, "h"), entry("old", 0.3)]
+    assert summary(lines, "c1")["best"] == summary(lines, "old")["best"] == 0.3
+    assert summary(lines, "c2")["best"] == 0.9
+    assert summary(lines, "c3")["count"] == 4
+
+
 def test_summary_of_a_configuration_without_entry():
     found = summary([entry()], "new")
     assert (found["number"], found["count"], found["best"]) == (None, 1, None)

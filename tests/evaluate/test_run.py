@@ -77,7 +77,9 @@ def test_everything_that_is_promised_is_there(small_study, quick, tmp_path):
     assert attrs["verdict"]["evidence"] == "evidence"
     assert attrs["verdict"]["n_subjects"] == 2
     assert [s["decoder"] for s in attrs["scored"]] == ["ridge", "mlp", "selected"]
-    assert set(attrs["scored"][0]) == {"decoder", "metric", "value", "n", "n_candidates"}
+    assert set(attrs["scored"][0]) == {
+        "decoder", "metric", "value", "n", "n_candidates", "candidates", "aggregate"
+    }  # fmt: skip
 
 
 def test_items_equal_retrieval_of_every_fold(small_study, quick, tmp_path):
