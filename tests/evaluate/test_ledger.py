@@ -19,7 +19,8 @@ from braindecode_pipe.evaluate.ledger import append, ledger_dir, read, summary
 def entry(configuration="c1", value=0.5, **changes):
     return {
         "configuration": configuration, "study": "s", "decoder": "ridge", "embedding": "e",
-        "metric": "top1", "value": value, "n": 96, "n_candidates": 8, **changes,
+        "metric": "top1", "value": value, "n": 96, "n_candidates": 8, "candidates": "test",
+        "aggregate": "none", **changes,
     }  # fmt: skip
 
 
@@ -126,7 +127,8 @@ def test_f43_averages_are_not_compared_with_single_trials(tmp_path):
     append(tmp_path, "h", **entry("c1", 0.2))
     append(tmp_path, "h", **entry("c2", 0.9, aggregate="repetitions"))
     append(tmp_path, "h", **entry("c3", 0.8, candidates="prototypes"))
-    lines = [*read(tmp_path, "h"), entry("old", 0.3)]
+    old = {k: v for k, v in entry("old", 0.3).items() if k not in ("candidates", "aggregate")}
+    lines = [*read(tmp_path, "h"), old]
     assert summary(lines, "c1")["best"] == summary(lines, "old")["best"] == 0.3
     assert summary(lines, "c2")["best"] == 0.9
     assert summary(lines, "c3")["count"] == 4
