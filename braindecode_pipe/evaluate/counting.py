@@ -10,9 +10,9 @@ own with a BLAS of one thread, so that no core waits while another one counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event, Thread
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -79,8 +79,8 @@ def place(
 
     if min(n_threads, len(parts)) <= 1:
         return [work(rows) for rows in parts]
-    with blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(work, parts))
+    with blas.limit(limits=1):
+        return _in_threads(work, parts, min(n_threads, len(parts)))
 
 
 def rounding_bound(n_features: int) -> float:
@@ -92,6 +92,37 @@ def rounding_bound(n_features: int) -> float:
     Two more ``u`` are the rounding of both scores that are compared.
     """
     return (4 * np.sqrt(n_features) + 2) * 2.0**-24
+
+
+def _in_threads(
+    work: Callable[[slice], Placed], parts: Sequence[slice], n_threads: int
+) -> list[Placed]:
+    """``work`` on all parts; the error of the earliest part that failed is raised."""
+    found: dict[int, Placed] = {}
+    errors: dict[int, BaseException] = {}
+    stop = Event()
+
+    def loop(first: int) -> None:
+        for i in range(first, len(parts), n_threads):
+            if stop.is_set():
+                return
+            try:
+                found[i] = work(parts[i])
+            except BaseException as error:
+                errors[i] = error
+                return
+
+    threads = [Thread(target=loop, args=(first,)) for first in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+    if errors:
+        raise errors[min(errors)]
+    return [found[i] for i in range(len(parts))]
 
 
 class _Block:

@@ -267,6 +267,16 @@ def test_threads_change_nothing():
     np.testing.assert_array_equal(found[0].top_ids, found[1].top_ids)
 
 
+def test_f40_numbers_that_are_not_finite_are_refused_in_threads_too():
+    predictions = np.ones((100, 2))
+    predictions[[70, 45, 99]] = np.nan
+    with (
+        threadpool_limits(2),
+        pytest.raises(DataError, match=r"in predictions(.|\n)*1 such rows: 45"),
+    ):
+        retrieve(predictions, np.eye(2), ["s0"] * 100, ids(2), block=10)
+
+
 def test_float32_products_stay_within_the_bound():
     rng = np.random.default_rng(0)
     for n_features in (2, 64, 768, 4096):
