@@ -3,45 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from braindecode_pipe.errors import DataError
-from braindecode_pipe.evaluate.metrics import metrics_for, score
-from braindecode_pipe.evaluate.queries import (
-    PRIOR,
-    SELECTED,
+from braindecode_pipe.evaluate.aggregation import Asked, ask, check_unit
+from braindecode_pipe.evaluate.metrics import metrics_for
+from braindecode_pipe.evaluate.predictions import (
     FoldPrediction,
-    FoldTask,
-    ScoredFold,
     choose_decoders,
-    cosine_scorer,
-    join_folds,
-    make_task,
-    prior_scorer,
     read_prediction,
+)
+from braindecode_pipe.evaluate.protocols import Protocol, protocol_of
+from braindecode_pipe.evaluate.queries import (
+    ScoredFold,
+    draw_pools,
+    join_folds,
+    score_backward,
     score_fold,
 )
-from braindecode_pipe.evaluate.records import hash_test_items, metrics_json, plain
+from braindecode_pipe.evaluate.records import (
+    confusion_dataset,
+    hash_test_items,
+    metrics_json,
+    null_dataset,
+    plain,
+)
 from braindecode_pipe.evaluate.retrieval import Retrieval, retrieve
+from braindecode_pipe.evaluate.scoring import averaging_curve, score
+from braindecode_pipe.evaluate.tasks import (
+    FoldTask,
+    Naming,
+    candidate_vectors,
+    cosine_scorer,
+    make_task,
+    naming,
+    prior_scorer,
+    tested_were_shown,
+)
 from braindecode_pipe.evaluate.verdict import headline_record, verdict
 from braindecode_pipe.evaluate.zero_shot import run_zero_shot
 from braindecode_pipe.recipe import EvaluateSection
-from braindecode_pipe.schema import (
-    SCHEMA_VERSION,
-    join_data_origin,
-    table_to_dataset,
-)
+from braindecode_pipe.schema import join_data_origin, table_to_dataset
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import open_store, write_store
 
 __all__ = ["Retrieval", "hash_test_items", "metrics_json", "retrieve", "run", "run_zero_shot"]
 
-_CONFUSION_LEVELS = 50
+SELECTED = "selected"
+PRIOR = "prior"
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Folds of one decoder in both directions, and by how many trials are averaged."""
+
+    folds: list[ScoredFold]
+    backward: list[ScoredFold]
+    averaged: dict[int, list[ScoredFold]]
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What all decoders of one table are scored on."""
+
+    section: EvaluateSection
+    protocol: Protocol
+    plan: StudyPlan
+    names: Naming
+    tasks: dict[int, FoldTask]
+    together: bool
+    describe: dict[str, Any]
 
 
 def run(
@@ -72,8 +108,9 @@ def run(
     The store holds ``metrics.json`` (format: :mod:`braindecode_pipe.evaluate.metrics`), the table
     ``items`` (one row per query and decoder), ``null(decoder, metric, permutation)``,
     ``confusion(decoder, true, predicted)`` where there are at most 50 stimuli (else of their
-    categories, if any), and the attributes ``verdict``, ``test_hash``, ``scored`` (the headline of
-    every decoder, for the ledger) and ``selected`` (fold -> decoder).
+    categories, if any), the table ``averaging`` (scores by the number of trials averaged, from
+    single trials on) where queries are averages, and the attributes ``verdict``, ``test_hash``,
+    ``scored`` (the headline of every decoder, for the ledger) and ``selected`` (fold -> decoder).
 
     Beside the decoders stand ``selected``, where every fold has inner scores, and ``prior``, which
     knows only how often training showed each candidate.
@@ -81,83 +118,118 @@ def run(
     Raises
     ------
     DataError
-        No predictions, NaN in predictions, or parts that do not belong together.
+        No predictions, NaN in predictions, parts that do not belong together, or fewer candidates
+        than the protocol samples.
     SplitError
         A fold with fewer than two candidates.
+    InputError
+        A bootstrap over units that were averaged away.
     """
+    protocol = protocol_of(section)
+    check_unit(section, protocol)
     found = _read_all(name, predictions, plan)
     decoders = list(dict.fromkeys(decoder for decoder, _ in found))
     target = next(iter(found.values())).target
-    labels = _labels(plan, target)
-    level, level_names, level_kind = _levels(plan, target)
-    category = _categories(plan, target)
+    names = naming(plan, target)
     tasks = {
-        fold: make_task(plan, fold, target, section.candidates, level, category)
+        fold: make_task(plan, fold, target, protocol, names)
         for fold in sorted({fold for _, fold in found})
     }
-    together = not any(_tested_were_shown(task, plan, target) for task in tasks.values())
-    closed = all((task.shown > 0).all() for task in tasks.values())
-    scored, chosen = _score_all(found, decoders, tasks, plan, embedding, together)
+    _check_sampling(protocol, tasks)
+    together = not any(tested_were_shown(task, plan, target) for task in tasks.values())
     origin = join_data_origin(*(p.data_origin for p in found.values()))
-    records, nulls = _measure(
-        section, plan, scored, list(labels), closed, together,
-        {"split": split or ("stimulus" if together else "run"), "data_origin": origin,
-         "embedding": name, "target": target},
-    )  # fmt: skip
-    reported = {decoder: folds for decoder, folds in scored.items() if decoder != PRIOR}
+    describe = {
+        "split": split or ("stimulus" if together else "run"),
+        "data_origin": origin,
+        "embedding": name,
+        "target": target,
+    }
+    study = _Study(section, protocol, plan, names, tasks, together, describe)
+    scored, chosen = _score_all(study, found, decoders, embedding)
+    records, nulls = _measure(study, scored)
+    reported = {decoder: part.folds for decoder, part in scored.items() if decoder != PRIOR}
     items = pd.concat(
         [fold.items.assign(decoder=d) for d, folds in reported.items() for fold in folds],
         ignore_index=True,
     )
     headline = SELECTED if chosen else decoders[0]
-    n_subjects = items.loc[items["decoder"] == headline, "subject"].nunique()
+    people = plan.events.set_index("event")["subject"]
+    n_subjects = len({s for part in found.values() for s in people.loc[part.events]})
     attrs = {
         "kind": "table",
         "stage": "evaluate",
         "data_origin": origin,
         "embedding": name,
         "target": target,
-        "verdict": verdict(records, headline, list(labels.values()), n_subjects),
+        "verdict": verdict(records, headline, list(names.label.values()), n_subjects),
         "test_hash": hash_test_items(plan, target),
         "scored": [_ledger_entry(headline_record(records, decoder)) for decoder in reported],
         "selected": {str(plan.folds["fold"].iloc[f]): d for f, d in chosen.items()},
-        "candidates": section.candidates,
+        "candidates": protocol.candidates,
+        "protocol": _protocol_attrs(protocol),
         "n_folds": len(tasks),
     }
     groups = {"items": table_to_dataset(items, "item")}
     if section.permutations:
-        groups["null"] = _null_dataset(nulls, section.permutations)
-    if level is not None:
+        groups["null"] = null_dataset(nulls, section.permutations)
+    if names.level is not None:
         counts = {d: np.sum([f.confusion for f in folds], axis=0) for d, folds in reported.items()}
-        groups["confusion"] = _confusion_dataset(counts, level_names, level_kind)
+        groups["confusion"] = confusion_dataset(counts, names.levels, names.level_kind)
+    if protocol.aggregate != "none":
+        averaged = {d: part.averaged for d, part in scored.items()}
+        groups["averaging"] = table_to_dataset(averaging_curve(averaged, protocol), "row")
     write_store(out, groups, attrs=plain(attrs), files={"metrics.json": metrics_json(records)})
 
 
+def _check_sampling(protocol: Protocol, tasks: Mapping[int, FoldTask]) -> None:
+    fewest = min(len(task.ids) for task in tasks.values())
+    if protocol.n_way and min(protocol.n_way) > fewest:
+        raise DataError(
+            f"too few candidates to sample from, for {protocol.name or 'n_way'}",
+            expected=f"at least {min(protocol.n_way)} candidates in every fold",
+            found=str(fewest),
+            remedy="choose another protocol or a smaller n_way; a number among fewer candidates "
+            "could not be put beside the paper's",
+        )
+
+
+def _protocol_attrs(protocol: Protocol) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(protocol).items()}
+
+
 def _measure(
-    section: EvaluateSection,
-    plan: StudyPlan,
-    scored: Mapping[str, list[ScoredFold]],
-    stimuli: Sequence[str],
-    closed: bool,
-    together: bool,
-    describe: Mapping[str, Any],
+    study: _Study, scored: Mapping[str, _Scored]
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, np.ndarray]]]:
     """Records of all decoders, and decoder -> metric -> null."""
-    classes = {stimulus: i for i, stimulus in enumerate(stimuli)}
-    subjects = sorted(set(plan.events["subject"]))
+    classes = {stimulus: i for i, stimulus in enumerate(study.names.label)}
+    averaged = study.protocol.aggregate != "none"
+    closed = all((task.shown > 0).all() for task in study.tasks.values())
     records: list[dict[str, Any]] = []
-    nulls = {}
-    for decoder, folds in scored.items():
-        queries = join_folds(folds, classes, subjects)
-        own, nulls[decoder] = score(
-            queries,
-            metrics_for(queries, section.top_k, closed),
-            section,
-            together=together,
-            subjects=subjects,
-            describe={"decoder": decoder, **describe},
-        )
-        records += own
+    nulls: dict[str, dict[str, np.ndarray]] = {}
+    for decoder, part in scored.items():
+        nulls[decoder] = {}
+        for direction, folds in (("query", part.folds), ("candidate", part.backward)):
+            if not folds:
+                continue
+            forward = direction == "query"
+            subjects = sorted({s for fold in folds for s in fold.items["subject"]})
+            queries = join_folds(folds, classes, subjects)
+            metrics = metrics_for(
+                queries, study.protocol.top_k, closed and forward, study.protocol.n_way,
+                "" if forward else "backward_",
+            )  # fmt: skip
+            own, null = score(
+                queries,
+                metrics,
+                study.section,
+                together=study.together or averaged or not forward,
+                subjects=subjects,
+                describe={"decoder": decoder, **study.describe},
+                protocol=study.protocol,
+                direction=direction,
+            )
+            records += own
+            nulls[decoder] |= null
     return records, nulls
 
 
@@ -194,59 +266,69 @@ def _read_all(
 
 
 def _score_all(
+    study: _Study,
     found: Mapping[tuple[str, int], FoldPrediction],
     decoders: Sequence[str],
-    tasks: Mapping[int, FoldTask],
-    plan: StudyPlan,
     embedding: Path,
-    together: bool,
-) -> tuple[dict[str, list[ScoredFold]], dict[int, str]]:
+) -> tuple[dict[str, _Scored], dict[int, str]]:
     """Scored folds of every decoder, of ``selected`` and of ``prior``; and what was selected."""
     dataset = open_store(embedding)
     vectors = np.asarray(dataset["embedding"].values)
     vectors = vectors.reshape(len(vectors), -1)
     position = {str(s): i for i, s in enumerate(dataset["stimulus"].values)}
-    events = plan.events.set_index("event")
-    done = {}
-    for (decoder, fold), part in found.items():
-        done[decoder, fold] = _score_one(
-            part, cosine_scorer(part, tasks[fold], vectors, position), tasks[fold], plan, events,
-            together,
-        )  # fmt: skip
-    scored = {d: [done[d, f] for f in tasks if (d, f) in done] for d in decoders}
+    done = {
+        (decoder, fold): _score_one(
+            study, part, candidate_vectors(part, study.tasks[fold], vectors, position)
+        )
+        for (decoder, fold), part in found.items()
+    }
+    gather = lambda parts: _gather(list(parts))  # noqa: E731
+    scored = {d: gather(done[d, f] for f in study.tasks if (d, f) in done) for d in decoders}
     chosen = choose_decoders(found, decoders) if len(decoders) > 1 else {}
     if chosen:
-        scored[SELECTED] = [done[chosen[f], f] for f in tasks]
-    scored[PRIOR] = [
-        _score_one(
-            next(found[d, f] for d in decoders if (d, f) in found),
-            prior_scorer(tasks[f]), tasks[f], plan, events, together,
-        )
-        for f in tasks
-    ]  # fmt: skip
+        scored[SELECTED] = gather(done[chosen[f], f] for f in study.tasks)
+    scored[PRIOR] = gather(
+        _score_one(study, next(found[d, f] for d in decoders if (d, f) in found), None)
+        for f in study.tasks
+    )
     return scored, chosen
 
 
-def _score_one(part, scorer, task, plan, events, together) -> ScoredFold:
-    unknown = sorted(set(part.events) - set(events.index))
-    if unknown:
-        raise DataError(
-            f"predictions of {part.decoder} hold events that the plan does not have",
-            expected="test events of the plan",
-            found=", ".join(unknown[:5]),
-            remedy="run the stage train again",
-        )
-    own = events.loc[part.events]
-    table = pd.DataFrame(
-        {
-            "event": part.events,
-            "fold": str(plan.folds["fold"].iloc[part.fold]),
-            "subject": own["subject"].to_numpy(object),
-            "recording": own["recording"].to_numpy(object),
-        }
+def _gather(parts: Sequence[_Scored]) -> _Scored:
+    sizes = sorted({n for part in parts for n in part.averaged})
+    return _Scored(
+        [fold for part in parts for fold in part.folds],
+        [fold for part in parts for fold in part.backward],
+        {n: [f for part in parts for f in part.averaged.get(n, [])] for n in sizes},
     )
-    groups = list(table["subject"] if together else table["subject"] + "|" + table["recording"])
-    return score_fold(scorer, task, table, part.stimuli, groups)
+
+
+def _score_one(study: _Study, part: FoldPrediction, vectors: np.ndarray | None) -> _Scored:
+    """One decoder in one fold; without ``vectors`` the prior."""
+    task, protocol, seed = study.tasks[part.fold], study.protocol, study.section.seed
+    asked = ask(part, task, study.plan, protocol, study.together)
+    forward = lambda own, pools=(): score_fold(  # noqa: E731
+        prior_scorer(task.shown) if vectors is None
+        else cosine_scorer(own.values, vectors, task.ids),
+        task, own, pools,
+    )  # fmt: skip
+    folds = [forward(asked, draw_pools(len(task.ids), protocol, seed, task.fold))]
+    backward = []
+    if protocol.direction == "both":
+        backward = score_backward(asked, task, vectors, protocol, seed)
+    averaged = {}
+    if protocol.aggregate != "none":
+        for most in _sizes(asked):
+            single = replace(protocol, aggregate="none") if most == 1 else protocol
+            own = ask(part, task, study.plan, single, study.together, most)
+            averaged[most] = [forward(own)]
+    return _Scored(folds, backward, averaged)
+
+
+def _sizes(asked: Asked) -> list[int]:
+    """Trials per query of the averaging curve: 1, 2, 4, ... and all."""
+    most = int(asked.table["n_averaged"].max())
+    return sorted({2**i for i in range(most.bit_length()) if 2**i < most} | {1, most})
 
 
 def _ledger_entry(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,70 +338,6 @@ def _ledger_entry(record: Mapping[str, Any]) -> dict[str, Any]:
         "value": record["value"],
         "n": record["n_queries"],
         "n_candidates": record["n_candidates"],
+        "candidates": record["candidates"],
+        "aggregate": record["aggregate"],
     }
-
-
-def _labels(plan: StudyPlan, target: str) -> dict[str, str]:
-    own = plan.stimuli[plan.stimuli["target"] == target]
-    return dict(zip(own["stimulus"], own["label"].astype(str)))
-
-
-def _categories(plan: StudyPlan, target: str) -> dict[str, int] | None:
-    """Stimulus -> category number; None where categories say nothing that stimuli do not."""
-    own = plan.stimuli[plan.stimuli["target"] == target]
-    names = sorted(set(own["category"].astype(str)))
-    if "" in names or not 1 < len(names) < own["stimulus"].nunique():
-        return None
-    return {s: names.index(str(c)) for s, c in zip(own["stimulus"], own["category"])}
-
-
-def _levels(plan: StudyPlan, target: str) -> tuple[dict[str, int] | None, list[str], str]:
-    """Rows of the confusion matrix: stimuli, or categories where there are many stimuli."""
-    labels = _labels(plan, target)
-    if len(labels) <= _CONFUSION_LEVELS:
-        unique = len(set(labels.values())) == len(labels)
-        names = list(labels.values() if unique else labels)
-        return {s: i for i, s in enumerate(labels)}, names, "stimulus"
-    category = _categories(plan, target)
-    own = plan.stimuli[plan.stimuli["target"] == target]
-    names = sorted(set(own["category"].astype(str)))
-    if category is None or len(names) > _CONFUSION_LEVELS:
-        return None, [], ""
-    return category, names, "category"
-
-
-def _tested_were_shown(task: FoldTask, plan: StudyPlan, target: str) -> bool:
-    tested = set(plan.events[f"stimulus_{target}"].to_numpy()[plan.rows(task.fold, "test")])
-    return any(n and s in tested for s, n in zip(task.ids, task.shown))
-
-
-def _null_dataset(nulls: Mapping[str, Mapping[str, np.ndarray]], n: int) -> xr.Dataset:
-    metrics = list(dict.fromkeys(m for null in nulls.values() for m in null))
-    values = np.full((len(nulls), len(metrics), n), np.nan, np.float32)
-    for i, null in enumerate(nulls.values()):
-        for j, metric in enumerate(metrics):
-            if len(null[metric]):
-                values[i, j] = null[metric]
-    return xr.Dataset(
-        {"null": (("decoder", "metric", "permutation"), values)},
-        coords={
-            "decoder": ("decoder", np.array(list(nulls), dtype=object)),
-            "metric": ("metric", np.array(metrics, dtype=object)),
-        },
-        attrs={"schema_version": SCHEMA_VERSION, "kind": "table"},
-    )
-
-
-def _confusion_dataset(
-    confusion: Mapping[str, np.ndarray], names: Sequence[str], kind: str
-) -> xr.Dataset:
-    coord = np.array(list(names), dtype=object)
-    return xr.Dataset(
-        {"confusion": (("decoder", "true", "predicted"), np.stack(list(confusion.values())))},
-        coords={
-            "decoder": ("decoder", np.array(list(confusion), dtype=object)),
-            "true": ("true", coord),
-            "predicted": ("predicted", coord),
-        },
-        attrs={"schema_version": SCHEMA_VERSION, "kind": "table", "level": kind},
-    )

@@ -17,10 +17,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from braindecode_pipe.errors import CorruptStoreError, DiskFullError, StoreError, StoreLockedError
-from braindecode_pipe.evaluate.metrics import check_comparable
+from braindecode_pipe.evaluate.scoring import check_comparable
 from braindecode_pipe.splits import content_hash
 
 _KEY = ("configuration", "decoder", "embedding")
+_DEFAULT = {"candidates": "test", "aggregate": "none"}
 _WAIT_S = 30.0
 
 
@@ -60,6 +61,8 @@ def append(
     value: float,
     n: int,
     n_candidates: int,
+    candidates: str = "test",
+    aggregate: str = "none",
 ) -> bool:
     """Add one line, unless this configuration, decoder and embedding have one already.
 
@@ -72,6 +75,7 @@ def append(
     decoder, embedding : what was scored
     metric, value : the headline
     n, n_candidates : queries scored, candidates of each
+    candidates, aggregate : of the protocol, as in ``metrics.json``
 
     Returns
     -------
@@ -96,6 +100,8 @@ def append(
         "value": float(value),
         "n": int(n),
         "n_candidates": int(n_candidates),
+        "candidates": candidates,
+        "aggregate": aggregate,
     }
     file = _file(folder, test_hash)
     lock = FileLock(file.with_suffix(".lock"))
@@ -172,8 +178,8 @@ def summary(entries: Sequence[dict[str, Any]], configuration: str) -> dict[str, 
     dict
         ``number``: the how-manieth configuration this is (None where it has no entry); ``count``:
         configurations scored; ``scores``: lines, since one configuration may score several
-        decoders; ``metric``, ``best``, ``median``: over the lines with this configuration's metric
-        and number of candidates, other numbers being no comparison.
+        decoders; ``metric``, ``best``, ``median``: over the lines with this configuration's metric,
+        candidates and averaging, other numbers being no comparison.
     """
     order = list(dict.fromkeys(entry["configuration"] for entry in entries))
     own = [entry for entry in entries if entry["configuration"] == configuration]
@@ -186,11 +192,10 @@ def summary(entries: Sequence[dict[str, Any]], configuration: str) -> dict[str, 
         "median": None,
     }
     if own:
-        alike = [
-            entry
-            for entry in entries
-            if all(entry[k] == own[0][k] for k in ("metric", "n_candidates"))
-        ]
+        # Lines of before there were protocols lack the last two.
+        keys = ("metric", "n_candidates", *_DEFAULT)
+        every, first = [{**_DEFAULT, **entry} for entry in entries], {**_DEFAULT, **own[0]}
+        alike = [entry for entry in every if all(entry[k] == first[k] for k in keys)]
         check_comparable(alike)
         values = [entry["value"] for entry in alike]
         found |= {"metric": own[0]["metric"], "best": max(values), "median": median(values)}

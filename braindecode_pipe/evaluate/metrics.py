@@ -1,4 +1,4 @@
-"""The metrics, and the records of ``metrics.json``.
+"""The metrics, and the format of ``metrics.json``.
 
 ``metrics.json`` is a public format: a flat list of records with these fields.
 
@@ -21,6 +21,17 @@ subject            ``all`` or one person
 data_origin        recorded, simulated or mixed
 null               which null distribution the p-value is from
 bootstrap_unit     what was drawn with replacement: event, stimulus, run, subject
+protocol           preset of ``[evaluate] protocol``; "" where the recipe's keys make it
+candidates         test, all, prototypes, frequent; ``sampled from`` one of them for n-way metrics
+aggregate          none, repetitions, subjects
+n_averaged         trials in a query; the largest number where queries differ
+n_averaged_min     the smallest number where queries differ
+direction          ``query``: predictions look for candidates; ``candidate``: stimuli look for the
+                   response that they evoked, among those of one fold and person
+draws              n-way metrics only: draws of distractors behind the next three, else null
+draws_mean         mean score of those draws (``value`` is the limit of ever more draws)
+draws_low,         interval of the scores of single draws, at ``ci_level``
+draws_high
 prompt_set         zero-shot only: the table of ``[embed]`` with the prompts
 =================  ==============================================================================
 
@@ -31,41 +42,42 @@ top1, top5, top10        share of queries whose true stimulus is among the best 
 balanced_accuracy,       the same, averaged within each true stimulus first (macro average)
 balanced_top5, ...
 category_accuracy        share of queries whose best candidate has the category of the true one
+category_map             mean average precision, all candidates of the true category being right
+mrr                      mean of 1 / rank
+mean_rank                mean mid-rank, 1 is best
 median_rank              median mid-rank, 1 is best
 normalized_rank          mean of (rank - 1) / (n_candidates - 1), 0 is best
 pair_accuracy            share of comparisons of the true stimulus with one other that it wins,
                          ``1 - normalized_rank``
 event_pair_accuracy      zero-shot only: ``pair_accuracy`` of single test events
+top1_of_300, ...         top-k among so many candidates, the others being sampled
 auc                      two candidates: area under the ROC curve of the difference of their
                          scores, within fold and person
 =======================  ========================================================================
 
-Ties count half everywhere, so that guessing scores chance. Metrics of unequal ``n_candidates``
-must not be compared: :func:`check_comparable`.
+A name with ``backward_`` before it is of the direction ``candidate``. Ties count half everywhere
+(rank metrics are averaged over all orders of ties), so that guessing scores chance. Metrics of
+unequal ``n_candidates``, candidates or averaging must not be compared:
+:func:`braindecode_pipe.evaluate.scoring.check_comparable`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 
-from braindecode_pipe.errors import InputError
+from braindecode_pipe.evaluate.ranking import by_number, k_way, reciprocal
 from braindecode_pipe.evaluate.retrieval import mid_rank, normalized_rank, top_k_probability
 from braindecode_pipe.evaluate.statistics import (
     Reduction,
-    exchange,
-    interval,
     macro_mean,
-    permutation_p,
-    resample,
     stratified_auc,
     weighted_mean,
     weighted_median,
 )
-from braindecode_pipe.recipe import EvaluateSection
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,15 @@ class Queries:
         Share of the best candidates that have the category of the column's stimulus.
     category_chance : (n,) float, optional
         Share of the candidates that have the true category.
+    precision : (n, u) float, optional
+        Average precision, all candidates of the category of the column's stimulus being right.
+    precision_chance : (n,) float, optional
+        Its expectation for a random order.
+    pool_greater, pool_ties : (n, k, d) int, optional
+        As ``greater`` and ``ties``, within the pool of each ``n_way`` and draw; 0 ties where the
+        pool does not hold the query's candidate.
+    n_averaged : (n,) int, optional
+        Trials in every query; default 1.
     """
 
     label: np.ndarray
@@ -104,6 +125,11 @@ class Queries:
     decision: np.ndarray | None = None
     same_category: np.ndarray | None = None
     category_chance: np.ndarray | None = None
+    precision: np.ndarray | None = None
+    precision_chance: np.ndarray | None = None
+    pool_greater: np.ndarray | None = None
+    pool_ties: np.ndarray | None = None
+    n_averaged: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -136,6 +162,7 @@ class Queries:
             self.n_candidates,
             None if self.decision is None else self.decision[None],
             None if self.same_category is None else self.same_category[rows, label],
+            None if self.precision is None else self.precision[rows, label],
         )
 
 
@@ -149,17 +176,23 @@ class Outcome:
     n_candidates: np.ndarray
     decision: np.ndarray | None
     same_category: np.ndarray | None
+    precision: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A value per query, how it is averaged, and its chance value per query."""
+    """A value per query, how it is averaged, and its chance value per query.
+
+    ``n_way`` and ``top`` are set where the value is that of ``n_way`` sampled candidates.
+    """
 
     name: str
     value: Callable[[Outcome], np.ndarray]
     reduction: Reduction
     chance: Callable[[Queries], np.ndarray]
     larger_is_better: bool = True
+    n_way: int = 0
+    top: int = 0
 
     def of(self, queries: Queries, draw: Outcome, weights: np.ndarray) -> np.ndarray:
         """(b,) values of ``draw``, with weights (b, n) or (1, n)."""
@@ -168,11 +201,17 @@ class Metric:
     def by_chance(self, queries: Queries) -> float:
         """Expected value of guessing among the candidates."""
         classes = queries.classes(queries.label[None])
-        guessed = self.chance(queries)[None]
-        return float(self.reduction(guessed, classes, _ones(queries), queries.stratum)[0])
+        guessed, once = self.chance(queries)[None], np.ones((1, len(queries)))
+        return float(self.reduction(guessed, classes, once, queries.stratum)[0])
 
 
-def metrics_for(queries: Queries, top_k: Sequence[int], closed: bool) -> list[Metric]:
+def metrics_for(
+    queries: Queries,
+    top_k: Sequence[int],
+    closed: bool,
+    n_way: Sequence[int] = (),
+    prefix: str = "",
+) -> list[Metric]:
     """The metrics that make sense for these queries, in the order in which they are printed.
 
     Parameters
@@ -180,6 +219,8 @@ def metrics_for(queries: Queries, top_k: Sequence[int], closed: bool) -> list[Me
     queries : Queries
     top_k : numbers k; those below the smallest number of candidates are used
     closed : True where every candidate is a class that training has shown
+    n_way : numbers of sampled candidates; those up to the smallest number of candidates are used
+    prefix : of all names
     """
     share = lambda k: lambda o: top_k_probability(o.greater, o.ties, k)  # noqa: E731
     guess = lambda k: lambda q: k / q.n_candidates  # noqa: E731
@@ -196,19 +237,47 @@ def metrics_for(queries: Queries, top_k: Sequence[int], closed: bool) -> list[Me
             Metric("category_accuracy", lambda o: o.same_category, weighted_mean,
                    lambda q: q.category_chance)
         )  # fmt: skip
+    if queries.precision is not None:
+        metrics.append(
+            Metric("category_map", lambda o: o.precision, weighted_mean,
+                   lambda q: q.precision_chance)
+        )  # fmt: skip
     rank = lambda o: normalized_rank(o.greater, o.ties, o.n_candidates)  # noqa: E731
+    middle = lambda q: (q.n_candidates + 1) / 2  # noqa: E731
+    mrr = lambda o: by_number(reciprocal, o.greater, o.ties, o.n_candidates)  # noqa: E731
     metrics += [
-        Metric("median_rank", lambda o: mid_rank(o.greater, o.ties), weighted_median,
-               lambda q: (q.n_candidates + 1) / 2, larger_is_better=False),
+        Metric("mrr", mrr, weighted_mean,
+               lambda q: (np.cumsum(reciprocal(m := q.n_candidates.max())) / np.arange(1, m + 1))[
+                   q.n_candidates - 1]),
+        Metric("mean_rank", lambda o: mid_rank(o.greater, o.ties), weighted_mean, middle,
+               larger_is_better=False),
+        Metric("median_rank", lambda o: mid_rank(o.greater, o.ties), weighted_median, middle,
+               larger_is_better=False),
         Metric("normalized_rank", rank, weighted_mean, half, larger_is_better=False),
         Metric("pair_accuracy", lambda o: 1 - rank(o), weighted_mean, half),
     ]  # fmt: skip
+    for k in (k for k in n_way if k <= queries.n_candidates.min()):
+        for top in (top for top in top_k if top < k):
+            metrics.append(_sampled(k, top))
     if queries.decision is not None:
         # Equal scores everywhere: every pair is a tie, which is chance.
         metrics.append(
             Metric("auc", lambda o: o.decision, stratified_auc, lambda q: np.zeros(len(q)))
         )
-    return metrics
+    return [replace(metric, name=prefix + metric.name) for metric in metrics]
+
+
+def _sampled(k: int, top: int) -> Metric:
+    """Share of queries among the best ``top`` of ``k`` sampled candidates, over all samples."""
+    table = lru_cache(lambda m: k_way(m, k, top))
+    return Metric(
+        f"top{top}_of_{k}",
+        lambda o: by_number(table, o.greater, o.ties, o.n_candidates),
+        weighted_mean,
+        lambda q: np.full(len(q), top / k),
+        n_way=k,
+        top=top,
+    )
 
 
 def headline_metric(n_candidates: int, names: Iterable[str]) -> str:
@@ -224,151 +293,3 @@ def headline_metric(n_candidates: int, names: Iterable[str]) -> str:
     elif n_candidates > 50:
         order.insert(0, "pair_accuracy")
     return next(name for name in order if name in names)
-
-
-def score(
-    queries: Queries,
-    metrics: Sequence[Metric],
-    section: EvaluateSection,
-    *,
-    together: bool,
-    subjects: Sequence[str],
-    describe: Mapping[str, Any],
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Records of all metrics, over everybody and per person, with intervals and p-values.
-
-    Parameters
-    ----------
-    queries : Queries
-    metrics : of :func:`metrics_for`
-    section : EvaluateSection
-    together : exchange stimuli (True) or labels of single queries (False) under the null
-    subjects : names of the codes in ``queries.subject``
-    describe : fields that all records share (decoder, embedding, ...)
-
-    Returns
-    -------
-    records : list of dict
-    null : metric name -> (permutations,) values over everybody
-    """
-    scopes = {"all": np.arange(len(queries))}
-    if len(np.unique(queries.subject)) > 1:
-        for code in np.unique(queries.subject):
-            scopes[str(subjects[code])] = np.flatnonzero(queries.subject == code)
-    parts = {name: queries.take(rows) for name, rows in scopes.items()}
-    nulls = _null(queries, parts, scopes, metrics, section, together)
-    records = []
-    for number, (name, part) in enumerate(parts.items()):
-        rng = np.random.default_rng([section.seed, 1, number])
-        draws = _bootstrap(part, metrics, section, rng)
-        observed = part.outcome(part.label[None])
-        for metric in metrics:
-            value = float(metric.of(part, observed, _ones(part))[0])
-            if not np.isfinite(value):
-                continue
-            low, high = interval(draws[metric.name], section.ci)
-            null = nulls[name][metric.name]
-            records.append(
-                {
-                    "metric": metric.name,
-                    "value": value,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "ci_level": section.ci,
-                    "chance": metric.by_chance(part),
-                    "p_value": permutation_p(value, null, metric.larger_is_better),
-                    "n_queries": len(part),
-                    "n_candidates": int(part.n_candidates.max()),
-                    "n_candidates_min": int(part.n_candidates.min()),
-                    "n_folds": len(np.unique(part.fold)),
-                    "subject": name,
-                    "null": _null_name(section, together, len(null)),
-                    "bootstrap_unit": section.bootstrap_unit,
-                    **describe,
-                }
-            )
-    return records, nulls["all"]
-
-
-def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
-    """Raise :class:`InputError` when records of other metrics or candidate numbers are compared.
-
-    The same embeddings score a top-10 of .63 among 50 candidates and of .10 among 1000.
-    """
-    for key, what in (("metric", "metrics"), ("n_candidates", "numbers of candidates"),
-                      ("n_candidates_min", "numbers of candidates")):  # fmt: skip
-        found = sorted({record.get(key) for record in records}, key=str)
-        if len(found) > 1:
-            raise InputError(
-                f"results with different {what} cannot be compared",
-                expected=f"one value of {key}",
-                found=", ".join(map(str, found)),
-                remedy="compare runs with the same [evaluate] candidates and [split]",
-            )
-
-
-def _null(
-    queries: Queries,
-    parts: Mapping[str, Queries],
-    scopes: Mapping[str, np.ndarray],
-    metrics: Sequence[Metric],
-    section: EvaluateSection,
-    together: bool,
-) -> dict[str, dict[str, np.ndarray]]:
-    found: dict[str, dict[str, list[np.ndarray]]] = {
-        name: {metric.name: [] for metric in metrics} for name in parts
-    }
-    if _exchangeable(queries):
-        rng = np.random.default_rng([section.seed, 0])
-        for label in exchange(queries.label, queries.group, section.permutations, rng, together):
-            for name, part in parts.items():
-                if not _exchangeable(part):
-                    continue
-                drawn = part.outcome(label[:, scopes[name]])
-                for metric in metrics:
-                    found[name][metric.name].append(metric.of(part, drawn, _ones(part)))
-    return {
-        name: {m: np.concatenate(v) if v else np.empty(0) for m, v in values.items()}
-        for name, values in found.items()
-    }
-
-
-def _ones(queries: Queries) -> np.ndarray:
-    return np.ones((1, len(queries)))
-
-
-def _exchangeable(queries: Queries) -> bool:
-    """Whether any group holds two different stimuli."""
-    return any(
-        len(np.unique(queries.label[queries.group == g])) > 1 for g in np.unique(queries.group)
-    )
-
-
-def _null_name(section: EvaluateSection, together: bool, n: int) -> str:
-    if not section.permutations:
-        return "none"
-    if not n:
-        return "none: no two stimuli can be exchanged"
-    what = "stimuli within fold" if together else "stimuli within run"
-    return f"evaluation-only permutation of {what}, N={n}"
-
-
-def _bootstrap(
-    queries: Queries,
-    metrics: Sequence[Metric],
-    section: EvaluateSection,
-    rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    observed = queries.outcome(queries.label[None])
-    units = {
-        "event": None,
-        "stimulus": observed.classes[0],
-        "run": queries.run,
-        "subject": queries.subject,
-    }[section.bootstrap_unit]
-    draws: dict[str, list[np.ndarray]] = {metric.name: [] for metric in metrics}
-    if len(queries) > 1 and (units is None or len(np.unique(units)) > 1):
-        for weights in resample(len(queries), section.bootstrap, rng, units):
-            for metric in metrics:
-                draws[metric.name].append(metric.of(queries, observed, weights))
-    return {name: np.concatenate(d) if d else np.empty(0) for name, d in draws.items()}

@@ -1,71 +1,22 @@
-"""From prediction stores to scored queries: candidates, normalisers, ranks."""
+"""From predictions to scored queries: ranks for what is true and for all that it may swap with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import DataError, LeakageError, SchemaError, SplitError
+from braindecode_pipe.errors import DataError
+from braindecode_pipe.evaluate.aggregation import Asked
 from braindecode_pipe.evaluate.metrics import Queries
-from braindecode_pipe.evaluate.retrieval import (
-    CandidateSet,
-    best_candidates,
-    blocks,
-    placements,
-)
-from braindecode_pipe.fitting.normalizer import Normalizer
-from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan
-from braindecode_pipe.store import list_groups, open_store
+from braindecode_pipe.evaluate.protocols import Protocol
+from braindecode_pipe.evaluate.ranking import average_precision, chance_precision, pool_draws
+from braindecode_pipe.evaluate.retrieval import best_candidates, blocks, placements
+from braindecode_pipe.evaluate.tasks import FoldTask, Scorer, cosine_scorer, prior_scorer
 
 TOP = 5
-SELECTED = "selected"
-PRIOR = "prior"
-
-Scorer = Callable[[slice], np.ndarray]
-
-
-@dataclass(frozen=True)
-class FoldPrediction:
-    """One prediction store: what one decoder predicts for the test events of one fold."""
-
-    decoder: str
-    fold: int
-    events: np.ndarray
-    stimuli: np.ndarray
-    values: np.ndarray
-    normalizer: Normalizer | None
-    inner_score: float | None
-    data_origin: str
-    embedding: str
-    target: str
-
-
-@dataclass(frozen=True)
-class FoldTask:
-    """What is asked in one fold.
-
-    Attributes
-    ----------
-    fold : int
-    ids : (m,) candidate stimuli
-    rows : event id -> position in ``plan.events``
-    shown : (m,) int, how often training showed each candidate
-    level : (m,) int codes of the candidates in the confusion matrix, or None where there is none
-    n_levels : rows of the confusion matrix
-    category : (m,) int codes, or None where there are no categories
-    """
-
-    fold: int
-    ids: np.ndarray
-    shown: np.ndarray
-    level: np.ndarray | None
-    n_levels: int
-    category: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -79,259 +30,82 @@ class ScoredFold:
     greater: np.ndarray
     ties: np.ndarray
     n_candidates: int
-    decision: np.ndarray | None
-    same_category: np.ndarray | None
-    category_chance: np.ndarray | None
-    confusion: np.ndarray | None
+    decision: np.ndarray | None = None
+    same_category: np.ndarray | None = None
+    category_chance: np.ndarray | None = None
+    precision: np.ndarray | None = None
+    precision_chance: np.ndarray | None = None
+    pool_greater: np.ndarray | None = None
+    pool_ties: np.ndarray | None = None
+    confusion: np.ndarray | None = None
 
 
-def fold_number(name: str | int, plan: StudyPlan) -> int | None:
-    """Position of a fold, given by name or number, in ``plan.folds``; None where it is not."""
-    if isinstance(name, str):
-        found = np.flatnonzero(plan.folds["fold"].astype(str) == name)
-        return int(found[0]) if len(found) else None
-    return int(name) if 0 <= int(name) < len(plan.folds) else None
+def draw_pools(n_candidates: int, protocol: Protocol, seed: int, fold: int) -> list[np.ndarray]:
+    """For every ``n_way`` the candidates of every draw, (draws, k), where queries share them.
 
-
-def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
-    """Read one prediction store.
-
-    Raises
-    ------
-    SchemaError
-        An attribute that evaluation needs is missing.
-    DataError
-        The plan has no such fold.
-    LeakageError
-        The decoder, or what scales its input, was fitted outside of the fold's training part.
-        The normaliser of the embedding saw stimuli that training did not show.
+    Pools of more candidates than there are stay empty.
     """
-    dataset = open_store(path)
-    attrs = dataset.attrs
-    missing = [k for k in ("decoder", "fold", "embedding", "target") if k not in attrs]
-    if missing or dataset.attrs.get("kind") != "prediction":
-        raise SchemaError(
-            "this store is no prediction that can be evaluated",
-            file=path,
-            expected='kind "prediction" with decoder, fold, embedding, target',
-            found=f"kind {attrs.get('kind')!r}, without {', '.join(missing) or 'nothing'}",
-        )
-    fold = fold_number(attrs["fold"], plan)
-    if fold is None:
-        raise DataError(
-            "a prediction is of a fold that the plan does not have",
-            file=path,
-            expected=", ".join(plan.folds["fold"].astype(str)),
-            found=str(attrs["fold"]),
-            remedy="run the stage train again",
-        )
-    _refuse_other_scope(attrs, plan, fold, path)
-    normalizer = None
-    if "normalizer" in list_groups(path):
-        normalizer = Normalizer.from_dataset(open_store(path, "normalizer"))
-        _check_normalizer(normalizer, plan, fold, str(attrs["target"]), path)
-    inner = attrs.get("inner_score")
-    return FoldPrediction(
-        decoder=str(attrs["decoder"]),
-        fold=fold,
-        events=_texts(dataset["event"].values),
-        stimuli=_texts(dataset["stimulus"].values),
-        values=np.asarray(dataset["prediction"].values),
-        normalizer=normalizer,
-        inner_score=None if inner is None else float(inner),
-        data_origin=str(attrs["data_origin"]),
-        embedding=str(attrs["embedding"]),
-        target=str(attrs["target"]),
-    )
-
-
-def _refuse_other_scope(
-    attrs: Mapping[str, object], plan: StudyPlan, fold: int, path: Path
-) -> None:
-    """What was fitted says on what; anything but the fold's own scope may hold test events."""
-    expected = plan.scope(fold).hash()
-    for name in ("fit_scope", "input_scope"):
-        if attrs.get(name) not in (None, "", expected):
-            raise LeakageError(
-                "a decoder was fitted on something else than the training part of its fold",
-                file=path,
-                expected=f"{name} {expected[:16]}, the training events of fold "
-                f"{plan.folds['fold'].iloc[fold]}",
-                found=str(attrs[name])[:16],
-                remedy="run the stage train again",
-            )
-
-
-def _check_normalizer(
-    normalizer: Normalizer, plan: StudyPlan, fold: int, target: str, path: Path
-) -> None:
-    fitted = np.isin(plan.role[fold], [ROLES["train"], ROLES["validation"]])
-    shown = set(plan.events[f"stimulus_{target}"].astype(str).to_numpy()[fitted])
-    outside = sorted(set(normalizer.seen) - shown)
-    if outside:
-        raise LeakageError(
-            "the normaliser of the embedding saw stimuli that training did not show",
-            file=path,
-            expected="stimuli of the fold's training events only",
-            found=f"{len(outside)} others: {', '.join(outside[:5])}",
-            remedy="run the stage train again",
-        )
-
-
-def choose_decoders(
-    predictions: Mapping[tuple[str, int], FoldPrediction], decoders: Sequence[str]
-) -> dict[int, str]:
-    """Per fold the decoder with the best ``inner_score``; the first of equal ones.
-
-    Empty where a fold lacks a decoder or a score: then nothing is selected.
-    """
-    chosen: dict[int, str] = {}
-    for fold in sorted({fold for _, fold in predictions}):
-        scores = []
-        for decoder in decoders:
-            found = predictions.get((decoder, fold))
-            if found is None or found.inner_score is None or not np.isfinite(found.inner_score):
-                return {}
-            scores.append(found.inner_score)
-        chosen[fold] = decoders[int(np.argmax(scores))]
-    return chosen
-
-
-def make_task(
-    plan: StudyPlan,
-    fold: int,
-    target: str,
-    candidates: str,
-    level: Mapping[str, int] | None,
-    category: Mapping[str, int] | None,
-) -> FoldTask:
-    """The candidates of one fold, in the order of the plan's stimulus table.
-
-    Raises
-    ------
-    SplitError
-        Fewer than two candidates.
-    """
-    shown = plan.events[f"stimulus_{target}"].to_numpy()
-    tested = set(shown[plan.rows(fold, "test")])
-    own = plan.stimuli[plan.stimuli["target"] == target]
-    ids = [s for s in dict.fromkeys(own["stimulus"]) if candidates == "all" or s in tested]
-    if len(ids) < 2:
-        raise SplitError(
-            f"fold {plan.folds['fold'].iloc[fold]} has nothing to choose from",
-            expected=f"at least two stimuli of target {target!r} among the candidates",
-            found=str(len(ids)),
-            remedy='[evaluate] candidates = "all", or a [split] whose test parts hold more stimuli',
-        )
-    fitted = np.isin(plan.role[fold], [ROLES["train"], ROLES["validation"]])
-    counts = pd.Series(shown[fitted]).value_counts()
-    return FoldTask(
-        fold,
-        np.array(ids, dtype=object),
-        np.array([int(counts.get(s, 0)) for s in ids]),
-        None if level is None else np.array([level[s] for s in ids]),
-        0 if level is None else max(level.values()) + 1,
-        None if category is None else np.array([category[s] for s in ids]),
-    )
-
-
-def cosine_scorer(
-    prediction: FoldPrediction, task: FoldTask, embedding: np.ndarray, position: Mapping[str, int]
-) -> Scorer:
-    """Scores of a decoder: cosine similarity to the candidates, normalised as in training.
-
-    Parameters
-    ----------
-    embedding : (n_stimuli, n_features)
-    position : stimulus id -> row of ``embedding``
-    """
-    missing = sorted(set(task.ids) - set(position))
-    if missing:
-        raise DataError(
-            f"candidates have no embedding in {prediction.embedding!r}",
-            expected="every candidate stimulus is embedded",
-            found=f"{len(missing)} missing, e.g. {', '.join(missing[:5])}",
-            remedy="run the stage embed again",
-        )
-    vectors = embedding[[position[s] for s in task.ids]].astype(float)
-    if prediction.normalizer is not None:
-        vectors = prediction.normalizer(vectors)
-    bad = np.flatnonzero(~np.isfinite(prediction.values).all(axis=1))
-    if len(bad):
-        raise DataError(
-            f"NaN or infinity in the predictions of {prediction.decoder}",
-            expected="finite numbers",
-            found=f"{len(bad)} of {len(prediction.values)} queries, e.g. "
-            + ", ".join(map(str, prediction.events[bad[:5]])),
-            remedy="look at the training log of this decoder, or at the recordings",
-        )
-    found = CandidateSet(vectors, task.ids)
-    return lambda rows: found.scores(prediction.values[rows])
-
-
-def prior_scorer(task: FoldTask) -> Scorer:
-    """Scores that know nothing but how often training showed each candidate."""
-    return lambda rows: np.broadcast_to(
-        task.shown.astype(np.float32), (rows.stop - rows.start, len(task.shown))
-    )
+    if protocol.pool != "shared":
+        return []
+    rng = np.random.default_rng([seed, 4, fold])
+    return [
+        np.array([rng.permutation(n_candidates)[:k] for _ in range(protocol.draws)])
+        if k <= n_candidates
+        else np.zeros((protocol.draws, 0), np.int64)
+        for k in protocol.n_way
+    ]
 
 
 def score_fold(
-    scorer: Scorer,
-    task: FoldTask,
-    table: pd.DataFrame,
-    stimuli: np.ndarray,
-    groups: Sequence[str],
+    scorer: Scorer, task: FoldTask, asked: Asked, pools: Sequence[np.ndarray] = ()
 ) -> ScoredFold:
-    """Rank the candidates for every query, for the true stimulus and all that it may swap with.
+    """Rank the candidates for every query, for the true one and all that it may swap with.
 
     Parameters
     ----------
     scorer : slice of queries -> (n, m) scores
     task : FoldTask
-    table : one row per query: event, subject, recording
-    stimuli : (n,) true stimulus ids
-    groups : (n,) name of the group within which true stimuli may be exchanged
+    asked : Asked
+    pools : of :func:`draw_pools`
     """
-    n, m = len(stimuli), len(task.ids)
+    n, m = len(asked.candidate), len(task.ids)
     position = {s: i for i, s in enumerate(task.ids)}
-    unknown = sorted(set(stimuli) - set(position))
-    if unknown:
-        raise DataError(
-            "predicted events show stimuli that are not tested in their fold",
-            expected="stimuli of the fold's test events",
-            found=", ".join(unknown[:5]),
-        )
-    columns, label = _columns(stimuli, groups, position)
+    columns, label = _columns(asked.candidate, asked.groups, position)
     width = max((len(c) for c in columns.values()), default=1)
     padded = {g: np.pad(c, (0, width - len(c))) for g, c in columns.items()}
-    truth = np.array([position[s] for s in stimuli], dtype=np.int64)
+    truth = np.array([position[s] for s in asked.candidate], dtype=np.int64)
     greater, ties = np.zeros((n, width), np.int32), np.ones((n, width), np.int32)
-    same = None if task.category is None else np.zeros((n, width), np.float32)
+    codes = task.category
+    same, precision = (None if codes is None else np.zeros((n, width), np.float32) for _ in "sp")
     decision = np.zeros(n) if m == 2 else None
     confusion = None if task.level is None else np.zeros((task.n_levels, task.n_levels))
+    drawn = [tuple(np.zeros((n, len(p)), np.int32) for _ in "gt") for p in pools]
     k = min(TOP, m)
     best, best_scores = np.zeros((n, k), np.int64), np.zeros((n, k), np.float32)
     true_score = np.zeros(n, np.float32)
     for rows in blocks(n, m):
         scores = np.asarray(scorer(rows))
-        where = np.stack([padded[g] for g in groups[rows]])
+        where = np.stack([padded[g] for g in asked.groups[rows]])
         greater[rows], ties[rows] = placements(scores, where)
         best[rows], best_scores[rows] = best_candidates(scores, k)
         true_score[rows] = scores[np.arange(len(scores)), truth[rows]]
         winners = scores == scores.max(axis=1, keepdims=True)
         winners = winners / winners.sum(axis=1, keepdims=True)
-        if same is not None:
-            share = _by_code(winners, task.category)
-            same[rows] = np.take_along_axis(share, task.category[where], axis=1)
+        if codes is not None:
+            share = _by_code(winners, codes)
+            same[rows] = np.take_along_axis(share, codes[where], axis=1)
+            found = average_precision(scores, codes, int(codes.max()) + 1)
+            precision[rows] = np.take_along_axis(found, codes[where], axis=1)
         if decision is not None:
             decision[rows] = scores[:, 1].astype(float) - scores[:, 0]
         if confusion is not None:
             np.add.at(
                 confusion, task.level[truth[rows]], _by_code(winners, task.level, task.n_levels)
             )
-    items = table.assign(
-        stimulus=stimuli,
+        for (above, equal), pool in zip(drawn, pools):
+            above[rows], equal[rows] = pool_draws(scores, truth[rows], pool)
+    items = asked.table.assign(
+        stimulus=asked.candidate,
         rank=1 + greater[np.arange(n), label] + (ties[np.arange(n), label] - 1) / 2,
         n_candidates=m,
         score_true=true_score.astype(float),
@@ -339,13 +113,60 @@ def score_fold(
     for j in range(TOP):
         items[f"top{j + 1}"] = task.ids[best[:, j]] if j < k else ""
         items[f"score{j + 1}"] = best_scores[:, j].astype(float) if j < k else np.nan
-    chance = None
-    if task.category is not None:
-        chance = (task.category[truth][:, None] == task.category[None]).mean(axis=1)
+    alike = None if codes is None else np.bincount(codes)[codes[truth]]
     return ScoredFold(
-        items, list(groups), {g: task.ids[c] for g, c in columns.items()}, label, greater, ties, m,
-        decision, same, chance, confusion,
+        items, asked.groups, {g: task.ids[c] for g, c in columns.items()}, label, greater, ties, m,
+        decision, same, None if alike is None else alike / m,
+        precision, None if alike is None else chance_precision(alike, m),
+        np.stack([above for above, _ in drawn], axis=1) if drawn else None,
+        np.stack([equal for _, equal in drawn], axis=1) if drawn else None,
+        confusion,
     )  # fmt: skip
+
+
+def score_backward(
+    asked: Asked, task: FoldTask, vectors: np.ndarray | None, protocol: Protocol, seed: int
+) -> list[ScoredFold]:
+    """The other direction, per person: every stimulus looks for the response that it evoked.
+
+    Parameters
+    ----------
+    asked : Asked
+        One query per stimulus and person.
+    vectors : (m, f) candidates of ``task``; None for the prior, which scores all alike
+
+    Raises
+    ------
+    DataError
+        A stimulus with several queries: which of them is right would be arbitrary.
+    """
+    subjects = asked.table["subject"].to_numpy()
+    position = {s: i for i, s in enumerate(task.ids)}
+    scored = []
+    for subject in dict.fromkeys(subjects):
+        rows = np.flatnonzero(subjects == subject)
+        rows = rows[np.argsort([position[s] for s in asked.candidate[rows]], kind="stable")]
+        ids = asked.candidate[rows]
+        if len(set(ids)) < len(ids):
+            raise DataError(
+                "stimuli cannot look for their response: some have several",
+                expected="one query per stimulus and person",
+                found=f"{len(ids)} queries of {len(set(ids))} candidates, person {subject}",
+                remedy='[evaluate] aggregate = "repetitions", or direction = "query"',
+            )
+        own = Asked(
+            asked.values[rows], asked.table.iloc[rows].reset_index(drop=True), ids,
+            [asked.groups[i] for i in rows],
+        )  # fmt: skip
+        if vectors is None:
+            scorer = prior_scorer(np.zeros(len(ids)))
+        else:
+            scorer = cosine_scorer(vectors[[position[s] for s in ids]], own.values, ids)
+        reverse = FoldTask(task.fold, ids, {s: s for s in ids}, [[s] for s in ids], task.shown[:0])
+        if len(ids) > 1:
+            pools = draw_pools(len(ids), protocol, seed, task.fold)
+            scored.append(score_fold(scorer, reverse, own, pools))
+    return scored
 
 
 def join_folds(
@@ -376,7 +197,7 @@ def join_folds(
         None if any(getattr(fold, name) is None for fold in folds) else join(name)
     )
     flat = lambda name: np.concatenate([getattr(fold, name) for fold in folds])  # noqa: E731
-    binary = len(classes) == 2
+    binary = len(classes) == 2 and all(fold.n_candidates == 2 for fold in folds)
     return Queries(
         label=flat("label"),
         group=np.concatenate(
@@ -392,6 +213,11 @@ def join_folds(
         decision=optional("decision", flat) if binary else None,
         same_category=optional("same_category", stack),
         category_chance=optional("category_chance", flat),
+        precision=optional("precision", stack),
+        precision_chance=optional("precision_chance", flat),
+        pool_greater=optional("pool_greater", flat),
+        pool_ties=optional("pool_ties", flat),
+        n_averaged=items["n_averaged"].to_numpy(np.int64),
     )
 
 
@@ -417,7 +243,3 @@ def _by_code(share: np.ndarray, code: np.ndarray, n_codes: int | None = None) ->
 
 def _widen(values: np.ndarray, width: int) -> np.ndarray:
     return np.pad(values, ((0, 0), (0, width - values.shape[1])))
-
-
-def _texts(values: np.ndarray) -> np.ndarray:
-    return np.array([str(v) for v in values], dtype=object)

@@ -1,4 +1,4 @@
-"""``metrics.json`` as bytes, and the hash that names a test set."""
+"""``metrics.json`` as bytes, the hash that names a test set, and the groups of the store."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from braindecode_pipe.schema import ROLES
+from braindecode_pipe.schema import ROLES, SCHEMA_VERSION
 from braindecode_pipe.splits import StudyPlan, content_hash
 
 
@@ -60,3 +61,37 @@ def plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def null_dataset(nulls: Mapping[str, Mapping[str, np.ndarray]], n: int) -> xr.Dataset:
+    """``null(decoder, metric, permutation)``; NaN for a metric without permutations."""
+    metrics = list(dict.fromkeys(m for null in nulls.values() for m in null))
+    values = np.full((len(nulls), len(metrics), n), np.nan, np.float32)
+    for i, null in enumerate(nulls.values()):
+        for j, metric in enumerate(metrics):
+            if len(null.get(metric, ())):
+                values[i, j] = null[metric]
+    return xr.Dataset(
+        {"null": (("decoder", "metric", "permutation"), values)},
+        coords={
+            "decoder": ("decoder", np.array(list(nulls), dtype=object)),
+            "metric": ("metric", np.array(metrics, dtype=object)),
+        },
+        attrs={"schema_version": SCHEMA_VERSION, "kind": "table"},
+    )
+
+
+def confusion_dataset(
+    confusion: Mapping[str, np.ndarray], names: Sequence[str], kind: str
+) -> xr.Dataset:
+    """``confusion(decoder, true, predicted)``, counts."""
+    coord = np.array(list(names), dtype=object)
+    return xr.Dataset(
+        {"confusion": (("decoder", "true", "predicted"), np.stack(list(confusion.values())))},
+        coords={
+            "decoder": ("decoder", np.array(list(confusion), dtype=object)),
+            "true": ("true", coord),
+            "predicted": ("predicted", coord),
+        },
+        attrs={"schema_version": SCHEMA_VERSION, "kind": "table", "level": kind},
+    )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from braindecode_pipe.errors import DataError
+from braindecode_pipe.evaluate.candidates import CandidateSet, matrix
+from braindecode_pipe.evaluate.counting import join, place
 
 # Scores held at once: 16 MiB of float32, whatever the number of queries.
 _BLOCK_SCORES = 2**22
@@ -83,67 +85,6 @@ def normalized_rank(
     return (mid_rank(greater, ties) - 1) / np.where(others > 0, others, np.nan)
 
 
-class CandidateSet:
-    """Candidates, de-duplicated by id and normalised to unit length.
-
-    Candidates whose embeddings are equal share one row of ``unit``, so their scores are equal to
-    the last bit; a matrix product alone does not guarantee that.
-
-    Parameters
-    ----------
-    candidates : (m, f) array
-    ids : (m,) sequence of str
-        Content ids. A repeated id is one candidate.
-
-    Raises
-    ------
-    DataError
-        NaN or infinity in a candidate; lengths that differ; an id with two unequal embeddings.
-    """
-
-    def __init__(self, candidates: np.ndarray, ids: Sequence[str]) -> None:
-        candidates = _matrix(candidates, "candidates")
-        if len(candidates) != len(ids):
-            raise DataError(
-                "candidates and their ids differ in number",
-                expected=f"{len(candidates)} ids",
-                found=f"{len(ids)}",
-            )
-        _check_finite(candidates, "candidates")
-        self.ids, kept = _unique_ids(candidates, ids)
-        self.position = {name: i for i, name in enumerate(self.ids)}
-        unit = _unit_rows(candidates[kept])
-        rows = np.ascontiguousarray(unit).view(np.dtype((np.void, unit.itemsize * unit.shape[1])))
-        _, first, self.row = np.unique(rows.ravel(), return_index=True, return_inverse=True)
-        self.unit = unit[first]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def scores(self, predictions: np.ndarray) -> np.ndarray:
-        """(n, m) float32 cosine similarities; 0 where either vector is zero."""
-        if predictions.shape[1] != self.unit.shape[1]:
-            raise DataError(
-                "predictions and candidates have different numbers of features",
-                expected=f"{self.unit.shape[1]} (candidates)",
-                found=f"{predictions.shape[1]} (predictions)",
-            )
-        scores = _unit_rows(predictions) @ self.unit.T
-        return scores[:, self.row]
-
-    def index(self, ids: Sequence[str]) -> np.ndarray:
-        """(n,) positions of ``ids`` among the candidates; DataError for one that is missing."""
-        missing = sorted({str(i) for i in ids} - set(self.position))
-        if missing:
-            raise DataError(
-                "true stimuli are not among the candidates",
-                expected="every true stimulus is a candidate",
-                found=f"{len(missing)} missing: {_shown(missing)}",
-                remedy='evaluate with candidates = "all", or embed these stimuli too',
-            )
-        return np.array([self.position[str(i)] for i in ids], dtype=np.int64)
-
-
 def retrieve(
     predictions: np.ndarray,
     candidates: np.ndarray,
@@ -170,7 +111,7 @@ def retrieve(
     k : int
         Length of the lists of best candidates (at most the number of candidates).
     block : int, optional
-        Queries scored at once; default: as many as fit in 16 MiB of scores.
+        Queries scored at once by each thread; default 1000. It changes no number.
 
     Returns
     -------
@@ -184,9 +125,10 @@ def retrieve(
 
     Notes
     -----
-    All candidates are scored (no approximate search); memory is bounded by ``block``.
+    All candidates are scored (no approximate search), and ranks are exact:
+    :mod:`braindecode_pipe.evaluate.counting`. Memory is bounded by ``block``.
     """
-    predictions = _matrix(predictions, "predictions")
+    predictions = matrix(predictions, "predictions")
     if len(predictions) != len(true):
         raise DataError(
             "predictions and true stimuli differ in number",
@@ -194,21 +136,16 @@ def retrieve(
             found=f"{len(true)}",
         )
     found = CandidateSet(candidates, candidate_ids)
-    index = found.index(true)
     k = min(k, len(found))
-    n = len(predictions)
-    greater, ties = np.zeros(n, np.int32), np.ones(n, np.int32)
-    score = np.zeros(n, np.float32)
-    top_ids, top_scores = np.empty((n, k), object), np.zeros((n, k), np.float32)
-    for rows in blocks(n, len(found), block):
-        _check_finite(predictions[rows], "predictions", rows.start)
-        scores = found.scores(predictions[rows])
-        above, equal = placements(scores, index[rows, None])
-        greater[rows], ties[rows] = above[:, 0], equal[:, 0]
-        score[rows] = np.take_along_axis(scores, index[rows, None], axis=1)[:, 0]
-        best, top_scores[rows] = best_candidates(scores, k)
-        top_ids[rows] = found.ids[best]
-    return Retrieval(greater, ties, score, top_ids, top_scores, len(found))
+    parts = place(found, predictions, found.index(true), k, block)
+    return Retrieval(
+        join(parts, "greater").astype(np.int32),
+        join(parts, "ties").astype(np.int32),
+        join(parts, "score").astype(np.float32),
+        found.ids[join(parts, "best", k).astype(np.int64)],
+        join(parts, "best_scores", k).astype(np.float32),
+        len(found),
+    )
 
 
 def blocks(n: int, m: int, block: int | None = None) -> Iterator[slice]:
@@ -263,53 +200,3 @@ def best_candidates(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]
         best[:, j] = left.argmax(axis=1)
         left[rows, best[:, j]] = -np.inf
     return best, np.take_along_axis(scores, best, axis=1)
-
-
-def _matrix(values: np.ndarray, what: str) -> np.ndarray:
-    values = np.asarray(values)
-    if values.ndim != 2 or not values.shape[1]:
-        raise DataError(
-            f"{what} must be a matrix", expected=f"({what}, features)", found=str(values.shape)
-        )
-    return values
-
-
-def _check_finite(values: np.ndarray, what: str, offset: int = 0) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1)) + offset
-    if len(bad):
-        raise DataError(
-            f"NaN or infinity in {what}",
-            expected="finite numbers",
-            found=f"{len(bad)} such rows: {_shown([str(i) for i in bad])}",
-            remedy="look at the training log of this decoder, or at the embedding",
-        )
-
-
-def _unique_ids(candidates: np.ndarray, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    first: dict[str, int] = {}
-    for i, name in enumerate(map(str, ids)):
-        kept = first.setdefault(name, i)
-        if kept != i and not np.array_equal(candidates[kept], candidates[i]):
-            raise DataError(
-                "one candidate id has two embeddings",
-                expected=f"rows {kept} and {i} are equal: both are {name}",
-                found="different numbers",
-            )
-    return np.array(list(first), dtype=object), np.array(list(first.values()), dtype=np.int64)
-
-
-def _unit_rows(values: np.ndarray) -> np.ndarray:
-    """Rows of unit length in float32; zero rows stay zero.
-
-    Computed in float64 and rounded, so that a vector and its multiples become equal.
-    """
-    values = np.asarray(values, np.float64)
-    peak = np.abs(values).max(axis=1, initial=0.0, keepdims=True)
-    scaled = values / np.where(peak > 0, peak, 1.0)
-    norm = np.sqrt((scaled**2).sum(axis=1, keepdims=True))
-    # Adding 0.0 turns -0.0 into 0.0: equal vectors must have equal bytes.
-    return (scaled / np.where(norm > 0, norm, 1.0)).astype(np.float32) + np.float32(0.0)
-
-
-def _shown(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -153,12 +153,15 @@ def exchange(
     n_permutations: int,
     rng: np.random.Generator,
     together: bool,
+    shift: bool = False,
 ) -> Iterator[np.ndarray]:
     """True stimuli exchanged among the queries of each group; predictions stay what they are.
 
     With ``together``, the *stimuli* of a group are exchanged: queries that showed the same stimulus
     get the same other one (for splits by stimulus, where repetitions are not independent).
-    Otherwise the labels of a group's queries are shuffled (within a run).
+    Otherwise the labels of a group's queries are shuffled (within a run), or with ``shift`` moved
+    on by a random number of queries, the last ones coming first: that keeps their order, and with
+    it what slow drifts and blocks of equal stimuli could feign (few queries have few shifts).
 
     Parameters
     ----------
@@ -167,6 +170,7 @@ def exchange(
     n_permutations : int
     rng : numpy Generator
     together : bool
+    shift : bool, without ``together``; queries of a group in the order of time
 
     Yields
     ------
@@ -180,6 +184,9 @@ def exchange(
             if together:
                 orders = np.tile(np.arange(own.max() + 1), (size, 1))
                 drawn[:, rows] = rng.permuted(orders, axis=1)[:, own]
+            elif shift:
+                start = rng.integers(0, len(own), (size, 1))
+                drawn[:, rows] = own[(np.arange(len(own)) - start) % len(own)]
             else:
                 drawn[:, rows] = rng.permuted(np.tile(own, (size, 1)), axis=1)
         yield drawn

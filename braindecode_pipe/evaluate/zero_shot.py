@@ -139,10 +139,15 @@ def _score_prompts(
         nulls[name] = by_map.mean(axis=1)
         common = _common(section, name, zero_shot.target, weights, len(maps), exact, origin)
         ci = interval(np.array(draws), section.ci)
+        together = np.unique(np.stack([weights.unit, weights.true]), axis=1, return_counts=True)[1]
+        mean = {"aggregate": "repetitions", "n_averaged": together.max(),
+                "n_averaged_min": together.min()}  # fmt: skip
+        single = {"aggregate": "none", "n_averaged": 1, "n_averaged_min": 1}
+        none, n = (np.nan, np.nan), len(weights.pairs)
         records += [
-            _record("pair_accuracy", nulls[name], ci, len(weights.pairs), common),
+            _record("pair_accuracy", nulls[name], ci, n, common | mean),
             _record(
-                "event_pair_accuracy", events.mean(axis=1), (np.nan, np.nan), len(events.T), common
+                "event_pair_accuracy", events.mean(axis=1), none, len(events.T), common | single
             ),
         ]
         tables.append(_pair_table(name, names, weights, by_map[0], events[0]))
@@ -217,6 +222,10 @@ def _common(
         "data_origin": origin,
         "null": f"{how} from category to embedding, equal to refitting on each",
         "bootstrap_unit": "event",
+        "protocol": "",
+        "candidates": "pairs of categories",
+        "direction": "query",
+        **dict.fromkeys(("draws", "draws_mean", "draws_low", "draws_high")),
     }
 
 

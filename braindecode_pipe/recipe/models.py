@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from braindecode_pipe.recipe.design import PlanSection, SplitSection
 from braindecode_pipe.recipe.section import Seconds, Section
@@ -272,15 +272,52 @@ class EmbedSpec(Section):
 
 
 class EvaluateSection(Section):
+    protocol: Literal[
+        "", "defossez", "benchetrit-large", "benchetrit-small", "nice", "atm", "brainflora",
+        "mindeye2", "neuralbench",
+    ] = Field("", description="candidates, averaging and sampling as in a paper")  # fmt: skip
     top_k: list[Annotated[int, Field(ge=1)]] = [1, 5, 10]
-    candidates: Literal["test", "all"] = Field(
-        "test", description="de-duplicated stimuli of the test fold, or of the whole study"
+    candidates: Literal["test", "all", "prototypes", "frequent"] = Field(
+        "test",
+        description="stimuli of the test fold, of the whole study, one mean per class, or the "
+        "n_frequent that the test fold shows most often",
     )
+    n_frequent: int = Field(250, ge=2)
+    aggregate: Literal["none", "repetitions", "subjects"] = Field(
+        "none", description="predictions averaged into one query"
+    )
+    direction: Literal["query", "both"] = Field(
+        "query", description="both: stimuli also look for the response that they evoked"
+    )
+    n_way: list[Annotated[int, Field(ge=2)]] = Field(
+        [], description="numbers of candidates to sample, the true one among them"
+    )
+    pool: Literal["query", "shared"] = Field(
+        "query", description="sampled anew for every query, or one pool per draw for all"
+    )
+    draws: int = Field(30, ge=1, description="samples of distractors, for the interval over draws")
     bootstrap: int = Field(2000, ge=0)
     bootstrap_unit: Literal["event", "stimulus", "run", "subject"] = "event"
     permutations: int = Field(2000, ge=0)
+    exchange: Literal["auto", "shift"] = Field(
+        "auto",
+        description="null: stimuli of a fold, or of single queries within a run; or shifted "
+        "against time within a run, which keeps their order",
+    )
     ci: float = Field(0.95, gt=0, lt=1)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_protocol(self) -> EvaluateSection:
+        """A preset is a paper's: what it fixes is not to be changed beside it."""
+        fixed = ("candidates", "n_frequent", "aggregate", "direction", "n_way", "pool", "draws")
+        changed = [k for k in fixed if getattr(self, k) != type(self).model_fields[k].default]
+        if self.protocol and changed:
+            raise ValueError(
+                f'protocol = "{self.protocol}" fixes {", ".join(changed)}: leave out either it or '
+                "them"
+            )
+        return self
 
 
 class ReportSection(Section):

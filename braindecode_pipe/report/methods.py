@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from braindecode_pipe.evaluate.protocols import protocol_of
 from braindecode_pipe.recipe import Network, Recipe
 from braindecode_pipe.recipe.text import toml_key, toml_value
 from braindecode_pipe.report import wording
@@ -129,10 +130,21 @@ def _say_train(cited: Cited, recipe: Recipe) -> None:
 
 def _say_evaluate(cited: Cited, recipe: Recipe) -> None:
     part = recipe.evaluate
-    pool = {"test": "the stimuli of the test fold", "all": "all stimuli of the study"}
+    protocol = protocol_of(part)
+    pool = {
+        "test": "the stimuli of the test fold",
+        "all": "all stimuli of the study",
+        "prototypes": "classes, each the mean over its stimuli that were not tested,",
+        "frequent": f"the {protocol.n_frequent} stimuli that the test fold shows most often",
+    }[protocol.candidates]
+    asked = {
+        "none": "Predicted embeddings of single trials",
+        "repetitions": "Predicted embeddings, averaged over the repetitions of a stimulus,",
+        "subjects": "Predicted embeddings, averaged over repetitions and people,",
+    }[protocol.aggregate]
     cited.say(
-        f"Predicted embeddings were compared with those of {pool[part.candidates]} by cosine "
-        "similarity; candidates were free of duplicates and ties counted half."
+        f"{asked} were compared with those of {pool} by cosine similarity; candidates were free "
+        "of duplicates and ties counted half."
     )
     if part.bootstrap:
         cited.say(

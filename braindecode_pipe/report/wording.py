@@ -12,6 +12,9 @@ METRICS = {
     "category_accuracy": "Category accuracy",
     "pair_accuracy": "Pair accuracy",
     "event_pair_accuracy": "Pair accuracy of single events",
+    "category_map": "Mean average precision of categories",
+    "mrr": "Mean reciprocal rank",
+    "mean_rank": "Mean rank",
     "median_rank": "Median rank",
     "normalized_rank": "Normalized rank",
     "auc": "AUC",
@@ -43,9 +46,11 @@ def metric_name(metric: str) -> str:
     """``top5`` -> "Top-5 accuracy"; unknown names as they are."""
     if metric in METRICS:
         return METRICS[metric]
-    top = re.fullmatch(r"(balanced_)?top(\d+)", metric)
+    if metric.startswith("backward_"):
+        return f"{metric_name(metric.removeprefix('backward_'))}, stimulus to response"
+    top = re.fullmatch(r"(balanced_)?top(\d+)(?:_of_(\d+))?", metric)
     if top:
-        name = f"top-{top[2]} accuracy"
+        name = f"top-{top[2]} accuracy" + (f" among {top[3]}" if top[3] else "")
         return f"Balanced {name}" if top[1] else name.capitalize()
     return metric
 
@@ -56,7 +61,7 @@ def decoder_name(decoder: str) -> str:
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share of something, printed in per cent."""
-    return "accuracy" in metric or re.search(r"top\d+$", metric) is not None
+    return "accuracy" in metric or re.search(r"top\d+(_of_\d+)?$", metric) is not None
 
 
 def number(value: object) -> float:

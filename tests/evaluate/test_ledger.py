@@ -19,7 +19,8 @@ from braindecode_pipe.evaluate.ledger import append, ledger_dir, read, summary
 def entry(configuration="c1", value=0.5, **changes):
     return {
         "configuration": configuration, "study": "s", "decoder": "ridge", "embedding": "e",
-        "metric": "top1", "value": value, "n": 96, "n_candidates": 8, **changes,
+        "metric": "top1", "value": value, "n": 96, "n_candidates": 8, "candidates": "test",
+        "aggregate": "none", **changes,
     }  # fmt: skip
 
 
@@ -120,6 +121,17 @@ def test_f39_summary_compares_equal_candidate_numbers_only():
     found = summary(entries, "c3")
     assert (found["number"], found["count"], found["best"]) == (3, 3, 0.4)
     assert found["median"] == pytest.approx(0.3)
+
+
+def test_f43_averages_are_not_compared_with_single_trials(tmp_path):
+    append(tmp_path, "h", **entry("c1", 0.2))
+    append(tmp_path, "h", **entry("c2", 0.9, aggregate="repetitions"))
+    append(tmp_path, "h", **entry("c3", 0.8, candidates="prototypes"))
+    old = {k: v for k, v in entry("old", 0.3).items() if k not in ("candidates", "aggregate")}
+    lines = [*read(tmp_path, "h"), old]
+    assert summary(lines, "c1")["best"] == summary(lines, "old")["best"] == 0.3
+    assert summary(lines, "c2")["best"] == 0.9
+    assert summary(lines, "c3")["count"] == 4
 
 
 def test_summary_of_a_configuration_without_entry():

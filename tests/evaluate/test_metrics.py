@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 
 from braindecode_pipe.errors import InputError
-from braindecode_pipe.evaluate.metrics import (
-    Queries,
-    check_comparable,
-    headline_metric,
-    metrics_for,
-    score,
-)
+from braindecode_pipe.evaluate.metrics import Queries, headline_metric, metrics_for
 from braindecode_pipe.evaluate.retrieval import placements
+from braindecode_pipe.evaluate.scoring import check_comparable, score
 from braindecode_pipe.evaluate.verdict import format_p, verdict
 from braindecode_pipe.recipe import EvaluateSection
 
@@ -59,13 +54,14 @@ def test_metrics_equal_naive_loops(seed):
     category = np.arange(m) % 3
     found, _ = values(make_queries(scores, truth, category=category))
     top = {k: [] for k in (1, 5)}
-    rank, wins, cat = [], [], []
+    rank, wins, cat, mrr = [], [], [], []
     for s, t in zip(scores, truth):
         above = sum(x > s[t] for x in s)
         equal = sum(x == s[t] for x in s)
         for k in top:
             top[k].append(min(max((k - above) / equal, 0), 1))
         rank.append(above + (equal + 1) / 2)
+        mrr.append(np.mean([1 / (above + i) for i in range(1, equal + 1)]))
         wins.append(np.mean([(s[t] > x) + 0.5 * (s[t] == x) for i, x in enumerate(s) if i != t]))
         winners = [i for i in range(m) if s[i] == max(s)]
         cat.append(np.mean([category[i] == category[t] for i in winners]))
@@ -77,6 +73,8 @@ def test_metrics_equal_naive_loops(seed):
         "balanced_accuracy": np.mean([np.mean([top[1][i] for i in c]) for c in by_class]),
         "balanced_top5": np.mean([np.mean([top[5][i] for i in c]) for c in by_class]),
         "category_accuracy": np.mean(cat),
+        "mrr": np.mean(mrr),
+        "mean_rank": np.mean(rank),
         "median_rank": np.median(rank),
         "normalized_rank": np.mean([(r - 1) / (m - 1) for r in rank]),
         "pair_accuracy": np.mean(wins),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from sklearn.metrics import top_k_accuracy_score
+from threadpoolctl import threadpool_limits
 
 from braindecode_pipe.errors import DataError
-from braindecode_pipe.evaluate import retrieval
+from braindecode_pipe.evaluate import counting
+from braindecode_pipe.evaluate.candidates import CandidateSet, unit_rows
 from braindecode_pipe.evaluate.retrieval import (
-    CandidateSet,
     best_candidates,
     mid_rank,
     placements,
@@ -200,6 +204,18 @@ def test_order_of_candidates_and_queries_changes_nothing():
     np.testing.assert_array_equal(first.top_ids[q], second.top_ids)
 
 
+def test_top_k_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    candidates = rng.standard_normal((40, 8))
+    true = rng.integers(0, 40, 300)
+    predictions = candidates[true] + 2 * rng.standard_normal((300, 8))
+    found = retrieve(predictions, candidates, [f"s{t}" for t in true], ids(40))
+    scores = CandidateSet(candidates, ids(40)).scores(predictions)
+    for k in (1, 5, 10):
+        expected = top_k_accuracy_score(true, scores, k=k, labels=np.arange(40))
+        assert found.top_k(k).mean() == pytest.approx(expected)
+
+
 def test_planted_signal_is_found_and_shuffled_is_not():
     rng = np.random.default_rng(0)
     candidates = rng.standard_normal((100, 16))
@@ -211,17 +227,78 @@ def test_planted_signal_is_found_and_shuffled_is_not():
     assert abs(shuffled.normalized_rank.mean() - 0.5) < 4 / np.sqrt(12 * 400)
 
 
-def test_memory_is_bounded_by_the_block(monkeypatch):
-    seen = []
-    whole = CandidateSet.scores
-    monkeypatch.setattr(retrieval, "_BLOCK_SCORES", 500)
-    monkeypatch.setattr(
-        CandidateSet, "scores", lambda self, p: seen.append(len(p)) or whole(self, p)
-    )
+@pytest.mark.parametrize("kind", ["random", "copies", "collapsed", "integers", "zeros"])
+@pytest.mark.parametrize("n_features", [3, 768])
+def test_f40_tiles_give_the_ranks_of_all_scores_in_float64(kind, n_features, monkeypatch):
+    """Whatever the tile: ranks, ties and lists of all scores, to the last bit."""
     rng = np.random.default_rng(0)
-    retrieve(rng.standard_normal((64, 3)), rng.standard_normal((50, 3)), ["s0"] * 64, ids(50))
-    assert max(seen) == 10
-    assert sum(seen) == 64
+    candidates = rng.standard_normal((500, n_features))
+    predictions = candidates[rng.integers(0, 500, 90)] + rng.standard_normal((90, n_features))
+    if kind == "copies":
+        candidates = candidates[rng.integers(0, 60, 500)]
+    elif kind == "collapsed":
+        candidates = candidates[:1] + 1e-6 * candidates
+    elif kind == "integers":
+        candidates, predictions = np.sign(np.round(candidates)), np.round(predictions)
+    elif kind == "zeros":
+        predictions[::2], candidates[::3] = 0, 0
+    true = rng.integers(0, 500, 90)
+    scores = CandidateSet(candidates, ids(500)).scores(predictions)
+    greater, ties = placements(scores, true[:, None])
+    best, best_scores = best_candidates(scores, 5)
+    for tile, block in ((2000, None), (37, 17), (500, 1)):
+        monkeypatch.setattr(counting, "_TILE_CANDIDATES", tile)
+        found = retrieve(predictions, candidates, [f"s{t}" for t in true], ids(500), block=block)
+        np.testing.assert_array_equal(found.greater, greater[:, 0])
+        np.testing.assert_array_equal(found.ties, ties[:, 0])
+        np.testing.assert_array_equal(found.score, scores[np.arange(90), true])
+        np.testing.assert_array_equal(found.top_ids, np.array(ids(500), object)[best])
+        np.testing.assert_array_equal(found.top_scores, best_scores)
+
+
+def test_threads_change_nothing():
+    rng = np.random.default_rng(0)
+    candidates, predictions = rng.standard_normal((300, 8)), rng.standard_normal((200, 8))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(retrieve(predictions, candidates, ["s0"] * 200, ids(300), block=20))
+    np.testing.assert_array_equal(found[0].rank, found[1].rank)
+    np.testing.assert_array_equal(found[0].top_ids, found[1].top_ids)
+
+
+def test_f40_numbers_that_are_not_finite_are_refused_in_threads_too():
+    predictions = np.ones((100, 2))
+    predictions[[70, 45, 99]] = np.nan
+    with (
+        threadpool_limits(2),
+        pytest.raises(DataError, match=r"in predictions(.|\n)*1 such rows: 45"),
+    ):
+        retrieve(predictions, np.eye(2), ["s0"] * 100, ids(2), block=10)
+
+
+def test_float32_products_stay_within_the_bound():
+    rng = np.random.default_rng(0)
+    for n_features in (2, 64, 768, 4096):
+        for offset in (0.0, 3.0):
+            a = unit_rows(rng.standard_normal((400, n_features)) + offset)
+            b = unit_rows(rng.standard_normal((400, n_features)) + offset)
+            error = np.abs(a @ b.T - a.astype(float) @ b.T.astype(float)).max()
+            assert error < 0.5 * counting.rounding_bound(n_features)
+
+
+def test_memory_is_bounded_by_the_block():
+    rng = np.random.default_rng(0)
+    predictions = rng.standard_normal((8000, 16), np.float32)
+    candidates = rng.standard_normal((6000, 16), np.float32)
+    names = ids(6000)
+    with threadpool_limits(1):
+        tracemalloc.start()
+        retrieve(predictions, candidates, names[:1] * 8000, names, block=500)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    # All scores would be 192 MB; a tile of 2000 x 500 with its comparisons is 6 MB.
+    assert peak < 30e6
 
 
 def test_no_queries():

@@ -25,7 +25,8 @@ from braindecode_pipe.store import (
 FIELDS = {
     "metric", "value", "ci_low", "ci_high", "ci_level", "chance", "p_value", "n_queries",
     "n_candidates", "n_candidates_min", "n_folds", "decoder", "embedding", "target", "split",
-    "subject", "data_origin", "null", "bootstrap_unit",
+    "subject", "data_origin", "null", "bootstrap_unit", "protocol", "candidates", "aggregate",
+    "n_averaged", "n_averaged_min", "direction", "draws", "draws_mean", "draws_low", "draws_high",
 }  # fmt: skip
 
 
@@ -76,7 +77,9 @@ def test_everything_that_is_promised_is_there(small_study, quick, tmp_path):
     assert attrs["verdict"]["evidence"] == "evidence"
     assert attrs["verdict"]["n_subjects"] == 2
     assert [s["decoder"] for s in attrs["scored"]] == ["ridge", "mlp", "selected"]
-    assert set(attrs["scored"][0]) == {"decoder", "metric", "value", "n", "n_candidates"}
+    assert set(attrs["scored"][0]) == {
+        "decoder", "metric", "value", "n", "n_candidates", "candidates", "aggregate"
+    }  # fmt: skip
 
 
 def test_items_equal_retrieval_of_every_fold(small_study, quick, tmp_path):
