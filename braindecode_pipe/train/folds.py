@@ -15,15 +15,13 @@ from braindecode_pipe.fitting.delay import DelayEstimate, estimate_delay
 from braindecode_pipe.fitting.inputs import InputScaling, InputTransform, fit_inputs
 from braindecode_pipe.fitting.normalizer import Normalizer
 from braindecode_pipe.fitting.sensors import stack_positions
-from braindecode_pipe.fitting.windows import Windows
+from braindecode_pipe.fitting.windows import IN_MEMORY_BYTES, Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan, check_disjoint, tested_within
 from braindecode_pipe.store import Signal, open_signal, open_store
 from braindecode_pipe.train.people import sensors_of
 from braindecode_pipe.train.repeats import AverageView, joined_groups, repeats_of
-
-IN_MEMORY_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
