@@ -81,7 +81,7 @@ def mix(x: np.ndarray, partner: np.ndarray, share: np.ndarray) -> None:
             x[j] = second * x[j] + (1 - second) * kept
 
 
-def spoil(x: np.ndarray, draws: Draws, augment: AugmentSection, present: np.ndarray | None) -> None:
+def spoil(x: np.ndarray, draws: Draws, augment: AugmentSection, present: np.ndarray) -> None:
     """Add noise to scaled windows and silence sensors, in place.
 
     Parameters
@@ -91,7 +91,7 @@ def spoil(x: np.ndarray, draws: Draws, augment: AugmentSection, present: np.ndar
     augment : AugmentSection
         ``noise`` is the s.d. of white noise; each sensor of each window is set to zero (its mean)
         with probability ``channel_dropout``.
-    present : (n, n_sensors) bool, optional
+    present : (n, n_sensors) bool
         Sensors that are there; the others stay zero.
     """
     n_sensors = x.shape[1]
@@ -100,8 +100,7 @@ def spoil(x: np.ndarray, draws: Draws, augment: AugmentSection, present: np.ndar
             noise = draws.stream(k, Purpose.NOISE).standard_normal(x.shape[1:], np.float32)
             noise *= np.float32(augment.noise)
             x[k] += noise
-            if present is not None:
-                x[k, ~present[k]] = 0
+            x[k, ~present[k]] = 0
         if augment.channel_dropout:
             chance = draws.stream(k, Purpose.DROPOUT).random(n_sensors)
             x[k, chance < augment.channel_dropout] = 0

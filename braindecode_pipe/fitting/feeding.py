@@ -14,7 +14,7 @@ from torch import Tensor
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.fitting.augmenting import Draws, mix, spoil
-from braindecode_pipe.fitting.windows import IN_MEMORY_BYTES
+from braindecode_pipe.fitting.views import IN_MEMORY_BYTES
 from braindecode_pipe.recipe import AugmentSection
 from braindecode_pipe.store import limit_maps
 
@@ -27,14 +27,16 @@ class Inputs(Protocol):
 
     Attributes
     ----------
-    X : (n, n_sensors, n_times), an array or a :class:`~braindecode_pipe.fitting.windows.WindowView`
+    X : (n, n_sensors, n_times), an array or a :class:`~braindecode_pipe.fitting.views.WindowView`
     subjects : (n,) int, the person of each row
-    masks : (n_subjects, n_sensors) bool, sensors that are there, or None
+    masks : (n_subjects, n_sensors) bool, sensors that are there
+    device : where arguments and targets go
     """
 
     X: Any
     subjects: np.ndarray
-    masks: np.ndarray | None
+    masks: np.ndarray
+    device: torch.device
 
     def scaled(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Windows of some rows with each sensor at mean 0 and s.d. 1; float32 ones in place."""
@@ -124,7 +126,7 @@ class Feeder:
         """See :class:`~braindecode_pipe.fitting.examples.Examples`; nothing is augmented."""
         own = self.rows[rows]
         x = self.inputs.scaled(np.array(self.inputs.X[own]), own)
-        return self.inputs.arguments(x, own), self.targets[own], self.stimuli[own]
+        return self._batch(x, own, self.targets[own])
 
     @contextmanager
     def ahead(self, epoch: int, batches: Sequence[np.ndarray]) -> Iterator[Iterator[Batch]]:
@@ -192,9 +194,12 @@ class Feeder:
             mix(x, partner, share)
             weight = torch.from_numpy(share).to(targets).view(-1, *[1] * (targets.ndim - 1))
             targets = weight * targets + (1 - weight) * targets[torch.from_numpy(partner)]
-        present = None if inputs.masks is None else inputs.masks[inputs.subjects[own]]
-        spoil(x, draws, augment, present)
-        return inputs.arguments(x, own), targets, self.stimuli[own]
+        spoil(x, draws, augment, inputs.masks[inputs.subjects[own]])
+        return self._batch(x, own, targets)
+
+    def _batch(self, x: np.ndarray, own: np.ndarray, targets: Tensor) -> Batch:
+        device, stimuli = self.inputs.device, self.stimuli[own]
+        return self.inputs.arguments(x, own), targets.to(device), stimuli.to(device)
 
 
 def shuffled_by_chunks(
