@@ -100,8 +100,6 @@ class Feeder:
                 found=type(inputs.X).__name__,
                 remedy="give a view, or set [train.augment] shift_s = 0",
             )
-        if self._is_view:
-            limit_maps(memory)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -135,6 +133,8 @@ class Feeder:
         An error of the thread is raised where its batch is asked for. The thread ends with the
         ``with`` block, however that is left.
         """
+        if self._is_view:
+            limit_maps(self.memory)
         ready: queue.Queue = queue.Queue(READ_AHEAD)
         free: queue.Queue = queue.Queue()
         stop = threading.Event()

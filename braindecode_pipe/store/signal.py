@@ -165,13 +165,7 @@ class Signal:
         self._require("signal", "read_events")
         start, stop = operator.index(start), operator.index(stop)
         if not 0 <= start <= stop <= self.n_times:
-            raise EventError(
-                "a window leaves the recording",
-                file=self.path,
-                expected=f"samples within 0 to {self.n_times}",
-                found=f"{start} to {stop}",
-                remedy="drop the event, or shorten the window",
-            )
+            raise self._outside(start, stop, self.n_times)
         shape = (self.n_sensors, stop - start)
         if out is None:
             transposed = self._layout.is_transposed
@@ -243,10 +237,13 @@ class Signal:
         CorruptStoreError
             When a chunk is not what was written.
         """
-        starts = np.asarray(starts, np.int64)
+        starts, where = np.asarray(starts, np.int64), np.asarray(where, np.int64)
         width, suspect = out.shape[2], np.zeros(len(starts), bool)
+        self._require(*(("signal", "read_events") if events is None else ("response", "read")))
+        n_times = 1 if self.times is None else self.n_times
+        if len(starts) and not 0 <= starts.min() <= starts.max() + width <= n_times:
+            raise self._outside(int(starts.min()), int(starts.max()) + width, n_times)
         if events is not None:
-            self._require("response", "read")
             step = self._layout.chunk_shape[0]
             for k in np.argsort(events, kind="stable").tolist():
                 i, row = divmod(int(events[k]), step)
@@ -255,12 +252,11 @@ class Signal:
                 out[where[k]] = block[:, starts[k] : starts[k] + width]
                 suspect[k] = not self._is_finite(i)
             return suspect
-        self._require("signal", "read_events")
         step, held, chunk = self._layout.chunk_shape[1], -1, None
         order = np.argsort(starts, kind="stable")
         for k, start, place in zip(order.tolist(), starts[order].tolist(), where[order].tolist()):
             i, begin = divmod(start, step)
-            if begin + width > step or start < 0 or start + width > self.n_times:
+            if begin + width > step:
                 self.read(start, start + width, out=out[place])
                 last = -(-(start + width) // step)
                 suspect[k] = not all(self._is_finite(j) for j in range(i, last))
@@ -279,6 +275,15 @@ class Signal:
     def chunk_bytes(self) -> int:
         """Bytes of a chunk."""
         return self._layout.chunk_bytes
+
+    def _outside(self, start: int, stop: int, n_times: int) -> EventError:
+        return EventError(
+            "a window leaves the recording",
+            file=self.path,
+            expected=f"samples within 0 to {n_times}",
+            found=f"{start} to {stop}",
+            remedy="drop the event, or shorten the window",
+        )
 
     def _is_finite(self, i: int) -> bool:
         """Whether a chunk, without what it is filled up with, holds finite values only."""

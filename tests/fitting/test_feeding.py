@@ -17,10 +17,17 @@ from braindecode_pipe.fitting.feeding import Feeder, shuffled_by_chunks
 from braindecode_pipe.fitting.views import kept
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import AugmentSection, WindowSection
+from braindecode_pipe.store import limit_maps
 from braindecode_pipe.train.networks import Inputs
 
 SFREQ, N_SENSORS, N_TIMES, N = 50.0, 5, 20, 40
 ALL = AugmentSection(shift_s=0.2, channel_dropout=0.3, noise=0.5, mixup=0.4)
+
+
+@pytest.fixture(autouse=True)
+def _maps_as_before():
+    yield
+    limit_maps(512 << 20)
 
 
 @pytest.fixture
