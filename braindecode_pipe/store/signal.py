@@ -238,13 +238,13 @@ class Signal:
             When a chunk is not what was written.
         """
         starts, where = np.asarray(starts, np.int64), np.asarray(where, np.int64)
-        width, suspect = out.shape[2], np.zeros(len(starts), bool)
+        width = out.shape[2]
         self._require(*(("signal", "read_events") if events is None else ("response", "read")))
         n_times = 1 if self.times is None else self.n_times
         if len(starts) and not 0 <= starts.min() <= starts.max() + width <= n_times:
             raise self._outside(int(starts.min()), int(starts.max()) + width, n_times)
         if events is not None:
-            step = self._layout.chunk_shape[0]
+            step, suspect = self._layout.chunk_shape[0], np.zeros(len(starts), bool)
             for k in np.argsort(events, kind="stable").tolist():
                 i, row = divmod(int(events[k]), step)
                 block = self._chunk(i)[row]
@@ -254,18 +254,25 @@ class Signal:
             return suspect
         step, held, chunk = self._layout.chunk_shape[1], -1, None
         order = np.argsort(starts, kind="stable")
-        for k, start, place in zip(order.tolist(), starts[order].tolist(), where[order].tolist()):
-            i, begin = divmod(start, step)
-            if begin + width > step:
+        number, begin = np.divmod(starts[order], step)
+        within = begin + width <= step
+        ways = zip(where[order].tolist(), number.tolist(), begin.tolist(), within.tolist())
+        for place, i, first, is_within in ways:
+            if not is_within:
+                start = i * step + first
                 self.read(start, start + width, out=out[place])
-                last = -(-(start + width) // step)
-                suspect[k] = not all(self._is_finite(j) for j in range(i, last))
                 continue
             if i != held:
                 held, chunk = i, self._chunk(i)
-            np.copyto(out[place], chunk[:, begin : begin + width])
-            suspect[k] = not self._is_finite(i)
-        return suspect
+                self._is_finite(i)  # now, while it is at hand
+            out[place] = chunk[:, first : first + width]
+        spoilt = np.zeros(self._layout.n_chunks + 1, np.int64)
+        begin, last = starts // step, (starts + max(width, 1) - 1) // step
+        for i in {j for ends in set(zip(begin.tolist(), last.tolist()))
+                  for j in range(ends[0], ends[1] + 1)}:  # fmt: skip
+            spoilt[i + 1] = not self._is_finite(i)
+        n_spoilt = np.cumsum(spoilt)
+        return n_spoilt[last + 1] > n_spoilt[begin]
 
     def chunk_of(self, positions: np.ndarray) -> np.ndarray:
         """Number of the chunk that holds each sample, or event of a response: ``(n,)`` int."""
