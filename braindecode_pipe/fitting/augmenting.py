@@ -32,7 +32,7 @@ class Draws:
 
     def __init__(self, seed: int, epoch: int, rows: Sequence[int] | np.ndarray) -> None:
         self.rows = np.asarray(rows, np.int64)
-        self._seed, self._epoch = seed % 2**64, epoch % 2**32
+        self._seed, self._epoch = int(seed) % 2**64, int(epoch) % 2**32
 
     def stream(self, place: int, purpose: Purpose) -> np.random.Generator:
         """The stream of the row at a place."""

@@ -27,7 +27,8 @@ class Inputs(Protocol):
 
     Attributes
     ----------
-    X : (n, n_sensors, n_times), an array or a :class:`~braindecode_pipe.fitting.views.WindowView`
+    X : (n, n_sensors, n_times), an array or a view such as
+        :class:`~braindecode_pipe.fitting.views.WindowView`, with ``read`` and ``chunks``
     subjects : (n,) int, the person of each row
     masks : (n_subjects, n_sensors) bool, sensors that are there
     device : where arguments and targets go
@@ -90,7 +91,7 @@ class Feeder:
         memory: int = IN_MEMORY_BYTES,
     ) -> None:
         self.inputs, self.targets, self.stimuli, self.rows = inputs, targets, stimuli, rows
-        self.augment, self.seed, self.memory = augment or AugmentSection(), seed, memory
+        self.augment, self.seed, self.memory = augment or AugmentSection(), int(seed), memory
         self._is_view = hasattr(inputs.X, "chunks")
         self._buffers: list[np.ndarray] = []
         if self.augment.shift_s and not self._is_view:

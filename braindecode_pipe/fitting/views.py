@@ -51,6 +51,10 @@ class WindowView:
         return self.windows.read(self.rows).astype(dtype or np.float32, copy=False)
 
 
-def kept(X: Any, memory: int = IN_MEMORY_BYTES) -> Any:
-    """Windows as an array where that takes no more than ``memory`` bytes, else as they are."""
-    return X[:] if isinstance(X, WindowView) and 4 * math.prod(X.shape) <= memory else X
+def kept(X: Any, memory: int | None = None) -> Any:
+    """Windows as an array where that takes no more than ``memory`` bytes, else as they are.
+
+    The default is 1 GiB.
+    """
+    limit = IN_MEMORY_BYTES if memory is None else memory
+    return X[:] if not isinstance(X, np.ndarray) and 4 * math.prod(X.shape) <= limit else X

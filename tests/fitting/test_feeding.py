@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import AugmentSection, WindowSection
 from braindecode_pipe.store import limit_maps
 from braindecode_pipe.train.networks import Inputs
+from braindecode_pipe.train.repeats import AverageView
 
 SFREQ, N_SENSORS, N_TIMES, N = 50.0, 5, 20, 40
 ALL = AugmentSection(shift_s=0.2, channel_dropout=0.3, noise=0.5, mixup=0.4)
@@ -93,7 +95,7 @@ def test_an_epoch_is_drawn_again_from_any_batch_on(view):
     order = batches(N, 6, np.random.default_rng(0))
     first = epoch(feeder(view, ALL, seed=5), 2, order)
     assert same(epoch(feeder(view, ALL, seed=5), 2, order), first)
-    fed = feeder(view, ALL, seed=5)
+    fed = feeder(view, ALL, seed=np.int64(5))
     epoch(fed, 1, order)
     assert same(epoch(fed, 2, order[4:]), first[4:])
     for other, number in ((feeder(view, ALL, seed=6), 2), (fed, 3)):
@@ -114,6 +116,24 @@ def test_shift_is_the_window_of_a_shifted_event(view):
     assert expected.valid[:12].all()
     assert x.numpy() == pytest.approx((expected.read(rows) - 3) / 2, abs=1e-6)
     assert len(set(samples)) > 5
+
+
+def test_windows_of_an_average_are_moved_alike(view):
+    trials = [view.rows[[k, k + 2, k + 4]] for k in range(30)]
+    averages = AverageView(view.windows, trials)
+    seconds = np.linspace(-0.1, 0.1, 30)
+    found = averages.read(np.arange(30), shift_s=seconds)
+    for k in (0, 7, 29):
+        moved = np.stack([view.read([j], shift_s=seconds[[k]])[0] for j in (k, k + 2, k + 4)])
+        assert found[k] == pytest.approx(moved.mean(0), abs=1e-6)
+    assert not np.allclose(found[0], averages[[0]][0])
+    fed = Feeder(
+        replace(inputs_of(averages), subjects=np.arange(30) % 2), torch.zeros(30, 2),
+        torch.arange(30), np.arange(30), memory=2000,
+    )  # fmt: skip
+    order = batches(30, 7, np.random.default_rng(0), fed.order)
+    x = torch.cat([batch[0] for batch in epoch(fed, 1, order)]).numpy()
+    assert x == pytest.approx((averages[np.concatenate(order)] - 3) / 2, abs=1e-6)
 
 
 def test_noise_and_dropout_have_the_asked_size(make_signal, view):
