@@ -190,6 +190,7 @@ embeddings = ["picture"]
         ("[train.windows]", 'train.embeddings = ["x"]\n[train.windows]', "train.embeddings", 28),
         ("tmin = -0.1", "tmin = 1.0\ntmax = 0.5", "ends before it begins", 30),
         ('baseline = ["none", 0.0]', "baseline = [0.0, -0.1]", "baseline ends", 30),
+        ("[train.zero_shot]", "[train.augment]\nshift_s = 0.1\n[train.zero_shot]", "not moved", 33),
         ("h_freq = 30", "h_freq = 70", "above half of the output rate", 22),
         ('l_freq = "none"', "l_freq = 31", "below the high-pass edge", 22),
         ('l_freq = "none"', "l_freq = 0", "is no frequency", 21),
@@ -215,6 +216,13 @@ def test_contradictions_name_the_line(line, replaced, message, number):
     assert re.search(message, error.message)
     assert error.file == f"r.toml:{number}"
     assert error.expected
+
+
+def test_windows_that_move_in_time_are_kept_further_apart():
+    text = GOOD.replace("tmin = -0.1", "tmin = -0.1\ntmax = 0.5")
+    assert parse_recipe(text, "r.toml").train.extent == (-0.1, 0.5)
+    moved = parse_recipe(text + "\n[train.augment]\nshift_s = 0.25\n", "r.toml")
+    assert moved.train.extent == (-0.35, 0.75)
 
 
 def test_split_names_a_target_that_exists():

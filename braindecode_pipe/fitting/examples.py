@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,13 @@ from braindecode_pipe.fitting.losses import clip_scores
 class Examples(Protocol):
     """What the loop is fed with.
 
-    An object may also have ``mates(rows) -> (n,) int``: inputs are mixed only within equal numbers
-    (one person, one layout of sensors).
+    An object may also have
+
+    * ``mates(rows) -> (n,) int``: inputs are mixed only within equal numbers (one person, one
+      layout of sensors);
+    * ``order(rng) -> (n,) int``, a permutation: the order of an epoch that suits its stores;
+    * ``ahead(epoch, batches)``, a context that gives the batches of an epoch one after another,
+      each valid until the next is asked for; what it gives may hang on the number of the epoch.
     """
 
     def __len__(self) -> int: ...
@@ -30,17 +36,66 @@ class Examples(Protocol):
         ...
 
 
-def batches(n: int, size: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """Rows ``0 .. n - 1`` in batches of ``size``, shuffled by ``rng``.
+def batches(
+    n: int,
+    size: int,
+    rng: np.random.Generator | None = None,
+    shuffle: Callable[[np.random.Generator], np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    """Rows ``0 .. n - 1`` in batches of ``size``, shuffled by ``rng`` or by ``shuffle(rng)``.
 
     A last batch of one row goes to the batch before it: batch norm and a contrastive loss need
     two.
     """
-    order = np.arange(n) if rng is None else rng.permutation(n)
+    if rng is None:
+        order = np.arange(n)
+    else:
+        order = rng.permutation(n) if shuffle is None else shuffle(rng)
     cuts = list(range(size, n, size))
     if cuts and n - cuts[-1] == 1:
         cuts.pop()
     return np.split(order, cuts)
+
+
+@contextmanager
+def fed(
+    examples: Examples, epoch: int, rows: Sequence[np.ndarray]
+) -> Iterator[Iterator[tuple[tuple[Any, ...], Tensor, Tensor]]]:
+    """Batches of ``rows`` one after another, read ahead by examples that can."""
+    if hasattr(examples, "ahead"):
+        with examples.ahead(epoch, rows) as batches_of_epoch:
+            yield batches_of_epoch
+    else:
+        yield map(examples.batch, rows)
+
+
+def mix_inputs(arguments: Sequence[Any], mates: np.ndarray) -> tuple[tuple[Any, ...], Any]:
+    """Inputs mixed in pairs: share ``Beta(0.15, 0.15)``, for half of the rows (MindEye2).
+
+    Parameters
+    ----------
+    arguments : of the network; the first is mixed
+    mates : (n,) int, rows are mixed within equal numbers
+
+    Returns
+    -------
+    arguments : with the mixed input
+    (partner, share) : (n,) tensors
+    """
+    n = len(mates)
+    draw = torch.rand(n)
+    partner = np.arange(n)
+    for group in np.unique(mates):
+        own = np.flatnonzero(mates == group)
+        partner[own] = own[np.argsort(draw[own].numpy(), kind="stable")]
+    share = torch.distributions.Beta(0.15, 0.15).sample((n,))
+    share = torch.where(torch.rand(n) < 0.5, share, torch.ones(n))
+    x = arguments[0]
+    shape = (-1, *[1] * (x.ndim - 1))
+    weight = share.to(x).view(shape)
+    partner = torch.from_numpy(partner)
+    mixed = weight * x + (1 - weight) * x[partner.to(x.device)]
+    return (mixed, *arguments[1:]), (partner.to(x.device), share.to(x.device))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from braindecode_pipe.errors import ModelError
 from braindecode_pipe.fitting import resume
-from braindecode_pipe.fitting.examples import Examples, batches, evaluate
+from braindecode_pipe.fitting.examples import Examples, batches, evaluate, fed, mix_inputs
 from braindecode_pipe.fitting.selfsupervised import objective_of
 from braindecode_pipe.fitting.world import World
 from braindecode_pipe.networks.normalization import batch_statistics
@@ -174,6 +174,7 @@ class _Run:
         self.checkpoints = None
         if self.folder is not None:
             key = {**asdict(settings), "n": len(train), "processes": self.world.size}
+            key["feed"] = getattr(train, "facts", None)
             self.checkpoints = resume.Checkpoints(self.folder, key)
             self._go_on()
 
@@ -211,34 +212,42 @@ class _Run:
     def _epoch(self, on_batch: Any) -> float:
         """What is left of one pass over ``train``; the mean loss per example of all of it."""
         self.network.train()
-        order = batches(len(self.train), self.settings.batch_size, self.rng)
-        for number in range(self.at.batch, len(order)):
-            rows = order[number]
+        order = batches(
+            len(self.train), self.settings.batch_size, self.rng, getattr(self.train, "order", None)
+        )
+        own = [self.world.own(rows) for rows in order[self.at.batch :]]
+        with fed(self.train, self.at.epoch, own) as feed:
+            self._batches(order, own, feed, on_batch)
+        return self.at.total / len(self.train)
+
+    def _batches(self, order: Any, own: Any, feed: Any, on_batch: Any) -> None:
+        """A step for each batch of an epoch that is left."""
+        for number, rows, batch in zip(range(self.at.batch, len(order)), own, feed):
             progress = self.at.step / max(1, self.n_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.rate(self.at.step, self.n_steps)
             self.optimizer.zero_grad(set_to_none=True)
-            value = self._gradients(rows, progress)
+            value = self._gradients(rows, batch, progress)
             if self.settings.clip_norm:
                 nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
             self.optimizer.step()
             self.at.step += 1
             self.at.batch = number + 1
-            self.at.total += value * len(rows)
+            self.at.total += value * len(order[number])
             if on_batch is not None:
                 seen = sum(map(len, order[: number + 1]))
                 on_batch(number + 1, len(order), self.at.total / seen)
             if self.at.batch < len(order):
                 self._save(self.save_every_s)
-        return self.at.total / len(self.train)
 
-    def _gradients(self, rows: np.ndarray, progress: float) -> float:
+    def _gradients(self, own: np.ndarray, batch: Any, progress: float) -> float:
         """Gradients of the loss of a whole batch, summed over processes; returns the loss."""
-        own = self.world.own(rows)
-        arguments, targets, stimuli = self.train.batch(own)
+        arguments, targets, stimuli = batch
         mix = None
         if self.objective.mixes(progress):
-            arguments, mix = self._mix(arguments, own)
+            has_mates = hasattr(self.train, "mates")
+            mates = self.train.mates(own) if has_mates else np.zeros(len(own), np.int64)
+            arguments, mix = mix_inputs(arguments, mates)
         size = self.settings.micro_batch or len(own)
         if self.world.size == 1 and size >= len(own):
             estimates = self._estimate(arguments)
@@ -301,24 +310,6 @@ class _Run:
             return nullcontext()
         device = next(self.network.parameters()).device.type
         return torch.autocast(device, dtype=torch.bfloat16)
-
-    def _mix(self, arguments: Sequence[Any], rows: np.ndarray) -> tuple[tuple[Any, ...], Any]:
-        """Inputs mixed in pairs: share ``Beta(0.15, 0.15)``, for half of the rows (MindEye2)."""
-        n = len(rows)
-        mates = self.train.mates(rows) if hasattr(self.train, "mates") else np.zeros(n, np.int64)
-        draw = torch.rand(n)
-        partner = np.arange(n)
-        for group in np.unique(mates):
-            own = np.flatnonzero(mates == group)
-            partner[own] = own[np.argsort(draw[own].numpy(), kind="stable")]
-        share = torch.distributions.Beta(0.15, 0.15).sample((n,))
-        share = torch.where(torch.rand(n) < 0.5, share, torch.ones(n))
-        x = arguments[0]
-        shape = (-1, *[1] * (x.ndim - 1))
-        weight = share.to(x).view(shape)
-        partner = torch.from_numpy(partner)
-        mixed = weight * x + (1 - weight) * x[partner.to(x.device)]
-        return (mixed, *arguments[1:]), (partner.to(x.device), share.to(x.device))
 
     def _record(self, train_loss: float) -> dict[str, float]:
         """The line of the log of one epoch."""

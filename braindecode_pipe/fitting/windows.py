@@ -11,8 +11,10 @@ import pandas as pd
 
 from braindecode_pipe.errors import DataError, EventError, RecipeError
 from braindecode_pipe.fitting.inputs import InputTransform
+from braindecode_pipe.fitting.placing import Places
 from braindecode_pipe.fitting.sensors import align_sensors
-from braindecode_pipe.fitting.spans import Span, response_span, sampling_rate, signal_span
+from braindecode_pipe.fitting.spans import sampling_rate
+from braindecode_pipe.fitting.views import WindowView
 from braindecode_pipe.recipe import WindowSection
 
 
@@ -91,8 +93,9 @@ class Windows:
         self.n_sensors = self.masks.shape[1]
         number = {subject: i for i, subject in enumerate(self.subjects)}
         self._subject = np.array([number.get(who[r], -1) for r in self._recording], np.int64)
-        self._spans, self.dropped = self._place()
-        self.valid = np.array([span is not None for span in self._spans], bool)
+        self._places = Places(self._signals, self._recording, self.events, window, self.delay)
+        self.dropped = self._places.dropped()
+        self.valid = self._places.reason == ""
         if not self.valid.any():
             raise EventError(
                 "no event has a usable window",
@@ -129,33 +132,8 @@ class Windows:
                 found=f"{asked} Hz",
             )
 
-    def _place(self) -> tuple[list[Span | None], dict[str, int]]:
-        """The span of every event, None where it has none, and how many for which reason."""
-        rows = {
-            name: {str(event): row for row, event in enumerate(signal.events)}
-            for name, signal in self._signals.items()
-            if self.kind == "response"
-        }
-        spans: list[Span | None] = []
-        dropped: dict[str, int] = {}
-        columns = (self.events[c] for c in ("event", "onset", "duration"))
-        for name, event, onset, duration in zip(self._recording, *columns):
-            signal = self._signals.get(name)
-            found: Span | str
-            if signal is None:
-                found = "recording has no store"
-            elif self.kind == "response":
-                found = response_span(signal, self.window, rows[name].get(str(event)), self.delay)
-            else:
-                found = signal_span(signal, self.window, float(onset), float(duration), self.delay)
-            spans.append(found if isinstance(found, Span) else None)
-            if isinstance(found, str):
-                dropped[found] = dropped.get(found, 0) + 1
-        return spans, dropped
-
     def _set_time_axis(self) -> None:
-        spans = [span for span in self._spans if span is not None]
-        lengths = sorted({span.length for span in spans})
+        lengths = np.unique(self._places.length[self.valid]).tolist()
         sfreq = sampling_rate(next(iter(self._signals.values())))
         if self.window.reduce == "mean" or not sfreq:
             self.n_times, self.sfreq, self._bins = 1, float("nan"), None
@@ -196,13 +174,22 @@ class Windows:
         """Number of the person, in ``subjects``, for each row: ``(n,)`` int64."""
         return self._subject[rows]
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(
+        self, rows: np.ndarray, out: np.ndarray | None = None, shift: np.ndarray | None = None
+    ) -> np.ndarray:
         """Windows of some events.
+
+        Windows that are stored samples and no more (no baseline, averaging or transform) are
+        copied straight from the maps of the store, recording by recording and chunk by chunk.
 
         Parameters
         ----------
         rows : (n,) int
             Positions in ``events``; all valid.
+        out : (n, n_sensors, n_times) float32, optional
+            Where to put them; memory that is used again is much faster than new memory.
+        shift : (n,) int, optional
+            Samples of the store by which windows move, baseline and all; see :meth:`shifts`.
 
         Returns
         -------
@@ -211,23 +198,87 @@ class Windows:
         Raises
         ------
         EventError
-            When a row has no valid window.
+            When a row has no valid window, or a shifted one leaves its recording.
         DataError
-            When a good sensor holds a value that is not finite.
+            When a good sensor holds a value that is not finite, or ``out`` does not fit.
         """
         rows = np.asarray(rows, np.int64)
-        out = np.zeros((len(rows), *self.shape), np.float32)
-        for place, row in enumerate(rows):
-            span = self._spans[row]
-            if span is None:
-                raise EventError(
-                    "event has no valid window",
-                    expected="rows of Windows.rows()",
-                    found=str(self.events["event"].iloc[row]),
-                )
-            data = self._read_one(int(row), span)
-            out[place, : len(data)] = data
+        self._require_valid(rows)
+        shift = np.zeros(len(rows), np.int64) if shift is None else np.asarray(shift, np.int64)
+        shape = (len(rows), *self.shape)
+        if out is None:
+            out = np.zeros(shape, np.float32)
+        elif out.shape != shape or out.dtype != np.float32:
+            raise DataError(
+                "the buffer for windows does not fit",
+                expected=f"{shape} float32",
+                found=f"{out.shape} {out.dtype}",
+            )
+        names = self._recording[rows]
+        for name in dict.fromkeys(names):
+            here = np.flatnonzero(names == name)
+            n_own = int(self.masks[self._subject[rows[here[0]]]].sum())
+            out[here, n_own:] = 0
+            if self._is_plain(name):
+                self._copy(name, rows[here], shift[here], out[:, :n_own], here)
+                continue
+            for place in here.tolist():
+                out[place, :n_own] = self._read_one(int(rows[place]), int(shift[place]))
         return out
+
+    def _require_valid(self, rows: np.ndarray) -> None:
+        if not self.valid[rows].all():
+            row = rows[~self.valid[rows]][0]
+            raise EventError(
+                "event has no valid window",
+                expected="rows of Windows.rows()",
+                found=str(self.events["event"].iloc[row]),
+            )
+
+    def _is_plain(self, name: str) -> bool:
+        """Whether windows of a recording are its samples as they are stored."""
+        return (
+            self.transform is None
+            and self._alignment.index[name] is None
+            and not self._places.has_baseline
+            and self._bins is not None
+            and self.n_times == self._bins[-1]
+        )
+
+    def _copy(
+        self, name: str, rows: np.ndarray, shift: np.ndarray, out: np.ndarray, where: np.ndarray
+    ) -> None:
+        events = self._places.row[rows] if self.kind == "response" else None
+        starts = self._places.start[rows] + shift
+        suspect = self._signals[name].read_windows(starts, out, where, events)
+        for k in np.flatnonzero(suspect):
+            block = out[where[k]]
+            if not np.isfinite(block).all():
+                block[...] = self._without_bad(block, name, int(rows[k]))
+
+    def shifts(self, rows: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Samples ``(n,)`` of a shift in time [s]; 0 for windows that cannot move so far.
+
+        A shifted window stays within its recording or epoch and meets no bad sample.
+        """
+        return self._places.shifted(np.asarray(rows, np.int64), np.asarray(seconds, float))
+
+    def chunks(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number of the chunk that each window begins in ``(n,)``, and bytes of it ``(n,)``.
+
+        Numbers go on from recording to recording.
+        """
+        rows = np.asarray(rows, np.int64)
+        number, size = np.zeros((2, len(rows)), np.int64)
+        at = self._places.row if self.kind == "response" else self._places.first
+        n_before = 0
+        for name, signal in self._signals.items():
+            here = self._recording[rows] == name
+            if here.any():
+                own = signal.chunk_of(at[rows[here]])
+                number[here], size[here] = own + n_before, signal.chunk_bytes
+                n_before += int(own.max()) + 1
+        return number, size
 
     def transformed(self, transform: InputTransform | None) -> Windows:
         """The same windows, going through ``transform`` when they are read."""
@@ -249,41 +300,41 @@ class Windows:
 
         Its baseline is part of it; nothing is subtracted, averaged or transformed.
         """
-        span = self._spans[row]
-        if span is None:
-            raise EventError("event has no valid window", found=str(self.events["event"].iloc[row]))
-        return self._stored(row, span)
+        self._require_valid(np.array([row]))
+        return self._stored(row)
 
-    def _stored(self, row: int, span: Span) -> np.ndarray:
-        name = self._recording[row]
+    def _stored(self, row: int, shift: int = 0) -> np.ndarray:
+        name, places = self._recording[row], self._places
         signal, index = self._signals[name], self._alignment.index[name]
+        first, last = places.first[row] + shift, places.last[row] + shift
         if self.kind == "response":
-            block = np.asarray(signal.read_events([span.row]))[0]
-            block = block[:, None] if block.ndim == 1 else block[:, span.first : span.last]
+            block = np.asarray(signal.read_events([places.row[row]]))[0]
+            block = block[:, None] if block.ndim == 1 else block[:, first:last]
         else:
-            block = signal.read(span.first, span.last)
+            block = signal.read(first, last)
         block = np.asarray(block if index is None else block[index], np.float32)
         if not np.isfinite(block).all():
             block = self._without_bad(block, name, row)
         return block
 
-    def _read_one(self, row: int, span: Span) -> np.ndarray:
-        block, who = self._stored(row, span), int(self._subject[row])
+    def _read_one(self, row: int, shift: int) -> np.ndarray:
+        block, who = self._stored(row, shift), int(self._subject[row])
         if self.transform is not None:
             block = self.transform.scale(block, who)
-        data = self._cut(block, span)
+        data = self._cut(block, row)
         return data if self.transform is None else self.transform.whiten(data, who)
 
-    def _cut(self, block: np.ndarray, span: Span) -> np.ndarray:
+    def _cut(self, block: np.ndarray, row: int) -> np.ndarray:
         """The window itself: baseline subtracted, time averaged."""
-        offset = span.start - span.first
-        data = block[:, offset : offset + span.length]
-        if span.baseline is not None:
-            low, high = (edge + offset for edge in span.baseline)
+        places = self._places
+        offset, length = int(places.start[row] - places.first[row]), int(places.length[row])
+        data = block[:, offset : offset + length]
+        if places.has_baseline:
+            low, high = int(places.low[row]) + offset, int(places.high[row]) + offset
             data = data - block[:, low:high].mean(1, keepdims=True)
         if self._bins is None:
             return data.mean(1, keepdims=True)
-        if self.n_times == span.length:
+        if self.n_times == length:
             return data
         return np.add.reduceat(data, self._bins[:-1], axis=1) / np.diff(self._bins)
 
@@ -305,25 +356,3 @@ class Windows:
     def view(self, rows: np.ndarray) -> WindowView:
         """Windows of some rows as something array-like that reads when indexed."""
         return WindowView(self, np.asarray(rows, np.int64))
-
-
-class WindowView:
-    """``(n, n_sensors, n_times)`` windows that are read when indexed with positions or a slice."""
-
-    def __init__(self, windows: Windows, rows: np.ndarray) -> None:
-        self.windows, self.rows = windows, rows
-        self.shape = (len(rows), *windows.shape)
-        self.ndim, self.dtype = 3, np.dtype(np.float32)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return self.windows.read(np.atleast_1d(self.rows[index]))
-
-    def subset(self, positions: np.ndarray) -> WindowView:
-        """The view of some of these windows; reads nothing."""
-        return WindowView(self.windows, self.rows[positions])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.windows.read(self.rows).astype(dtype or np.float32, copy=False)

@@ -197,6 +197,13 @@ def _windows(recipe: Recipe) -> Iterator[Contradiction]:
             f"tmax > tmin = {section.tmin} s",
             f"{section.tmax} s",
         )
+    if section.tmax is None and recipe.train.augment.shift_s:
+        yield _problem(
+            ("train", "augment", "shift_s"),
+            "windows that end with their event are not moved in time",
+            "[train.windows] tmax [s], so that the split can keep moved windows from tested ones",
+            f"shift_s = {recipe.train.augment.shift_s:g} without tmax",
+        )
     if section.baseline is not None:
         begin, end = section.baseline
         if begin is not None and end is not None and end < begin:

@@ -143,3 +143,10 @@ class TrainSection(Section):
         1, ge=1, description="networks are fitted with so many seeds, from seed on, each reported"
     )
     zero_shot: ZeroShotSection | None = None
+
+    @property
+    def extent(self) -> tuple[Seconds, Seconds | None]:
+        """Times [s] around an event that decoders read, with the shifts of training windows."""
+        begin, end = self.windows.extent
+        shift = self.augment.shift_s
+        return begin - shift, None if end is None else end + shift

@@ -21,7 +21,7 @@ from braindecode_pipe.store.read import (
     store_attrs,
     store_hash,
 )
-from braindecode_pipe.store.signal import Signal, open_signal
+from braindecode_pipe.store.signal import Signal, limit_maps, open_signal
 from braindecode_pipe.store.verify import Problem, verify_store
 from braindecode_pipe.store.write import StoreWriter, write_store
 
@@ -32,6 +32,7 @@ __all__ = [
     "StoreWriter",
     "delete_store",
     "is_committed",
+    "limit_maps",
     "list_extra_files",
     "list_groups",
     "open_signal",

@@ -77,6 +77,11 @@ class ChunkMaps:
 _maps = ChunkMaps()
 
 
+def limit_maps(max_bytes: int) -> None:
+    """Let this process map at most so many bytes of signals at a time; at least one chunk."""
+    _maps.max_bytes = int(max_bytes)
+
+
 @dataclass(frozen=True, eq=False)
 class Signal:
     """A signal ``(sensor, time)`` or a response ``(event, sensor[, time])`` in a store.
@@ -104,6 +109,7 @@ class Signal:
     attrs: dict[str, Any] = field(repr=False)
     _files: list[tuple[str, Entry]] = field(repr=False)
     _layout: ArrayLayout = field(repr=False)
+    _finite: dict[int, bool] = field(repr=False, default_factory=dict)
 
     @property
     def sfreq(self) -> float:
@@ -159,13 +165,7 @@ class Signal:
         self._require("signal", "read_events")
         start, stop = operator.index(start), operator.index(stop)
         if not 0 <= start <= stop <= self.n_times:
-            raise EventError(
-                "a window leaves the recording",
-                file=self.path,
-                expected=f"samples within 0 to {self.n_times}",
-                found=f"{start} to {stop}",
-                remedy="drop the event, or shorten the window",
-            )
+            raise self._outside(start, stop, self.n_times)
         shape = (self.n_sensors, stop - start)
         if out is None:
             transposed = self._layout.is_transposed
@@ -206,6 +206,101 @@ class Signal:
             here = np.flatnonzero(rows // step == i)
             out[here] = self._chunk(int(i))[rows[here] - i * step]
         return out
+
+    def read_windows(
+        self, starts: np.ndarray, out: np.ndarray, where: np.ndarray,
+        events: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Many windows of one length, copied from the maps into places of one array.
+
+        Chunks are taken one after the other, whatever the order of the windows.
+
+        Parameters
+        ----------
+        starts : (n,) int
+            First sample of each window, of the recording or of the response.
+        out : (n_places, n_sensors, n) float32
+        where : (n,) int
+            ``out[where[k]]`` gets window ``k``.
+        events : (n,) int, optional
+            Position of the event of each window; for responses only.
+
+        Returns
+        -------
+        (n,) bool
+            True where a chunk of the window holds a value that is not finite, here or elsewhere.
+
+        Raises
+        ------
+        EventError
+            When a window leaves the recording.
+        CorruptStoreError
+            When a chunk is not what was written.
+        """
+        starts, where = np.asarray(starts, np.int64), np.asarray(where, np.int64)
+        width = out.shape[2]
+        self._require(*(("signal", "read_events") if events is None else ("response", "read")))
+        n_times = 1 if self.times is None else self.n_times
+        if len(starts) and not 0 <= starts.min() <= starts.max() + width <= n_times:
+            raise self._outside(int(starts.min()), int(starts.max()) + width, n_times)
+        if events is not None:
+            step, suspect = self._layout.chunk_shape[0], np.zeros(len(starts), bool)
+            for k in np.argsort(events, kind="stable").tolist():
+                i, row = divmod(int(events[k]), step)
+                block = self._chunk(i)[row]
+                block = block[:, None] if block.ndim == 1 else block
+                out[where[k]] = block[:, starts[k] : starts[k] + width]
+                suspect[k] = not self._is_finite(i)
+            return suspect
+        step, held, chunk = self._layout.chunk_shape[1], -1, None
+        order = np.argsort(starts, kind="stable")
+        number, begin = np.divmod(starts[order], step)
+        within = begin + width <= step
+        ways = zip(where[order].tolist(), number.tolist(), begin.tolist(), within.tolist())
+        for place, i, first, is_within in ways:
+            if not is_within:
+                start = i * step + first
+                self.read(start, start + width, out=out[place])
+                continue
+            if i != held:
+                held, chunk = i, self._chunk(i)
+                self._is_finite(i)  # now, while it is at hand
+            out[place] = chunk[:, first : first + width]
+        spoilt = np.zeros(self._layout.n_chunks + 1, np.int64)
+        begin, last = starts // step, (starts + max(width, 1) - 1) // step
+        for i in {j for ends in set(zip(begin.tolist(), last.tolist()))
+                  for j in range(ends[0], ends[1] + 1)}:  # fmt: skip
+            spoilt[i + 1] = not self._is_finite(i)
+        n_spoilt = np.cumsum(spoilt)
+        return n_spoilt[last + 1] > n_spoilt[begin]
+
+    def chunk_of(self, positions: np.ndarray) -> np.ndarray:
+        """Number of the chunk that holds each sample, or event of a response: ``(n,)`` int."""
+        return np.asarray(positions) // self._layout.chunk_shape[self.kind == "signal"]
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk."""
+        return self._layout.chunk_bytes
+
+    def _outside(self, start: int, stop: int, n_times: int) -> EventError:
+        return EventError(
+            "a window leaves the recording",
+            file=self.path,
+            expected=f"samples within 0 to {n_times}",
+            found=f"{start} to {stop}",
+            remedy="drop the event, or shorten the window",
+        )
+
+    def _is_finite(self, i: int) -> bool:
+        """Whether a chunk, without what it is filled up with, holds finite values only."""
+        if i not in self._finite:
+            axis = int(self.kind == "signal")
+            step = self._layout.chunk_shape[axis]
+            n = min(step, self._layout.shape[axis] - i * step)
+            values = self._chunk(i)[:, :n] if axis else self._chunk(i)[:n]
+            self._finite[i] = bool(np.isfinite(values.max()) and np.isfinite(values.min()))
+        return self._finite[i]
 
     def _chunk(self, i: int) -> np.ndarray:
         file, entry = self._files[i]

@@ -59,6 +59,10 @@ class BrainDecoder(Pretrained, BaseEstimator):
     lr, weight_decay, schedule, warmup, clip_norm, precision, batch_size, micro_batch, epochs, \
     patience, monitor, seed
         See :class:`~braindecode_pipe.fitting.loop.Settings`, and ``train.networks.loop_settings``.
+    augment : mapping, optional
+        What is done to training windows of networks: ``shift_s`` (needs ``Windows`` or a view),
+        ``channel_dropout``, ``noise``, ``mixup``; see
+        :class:`~braindecode_pipe.recipe.AugmentSection`.
     n_steps : int
         Steps of the target, whose columns then go step by step: ``(n, n_steps * n_features)``.
 
@@ -93,6 +97,7 @@ class BrainDecoder(Pretrained, BaseEstimator):
     patience: int = 10
     monitor: str = "retrieval"
     seed: int = 0
+    augment: Mapping[str, Any] | None = None
     n_steps: int = 1
 
     @property

@@ -15,6 +15,7 @@ from braindecode_pipe.fitting.delay import DelayEstimate, estimate_delay
 from braindecode_pipe.fitting.inputs import InputScaling, InputTransform, fit_inputs
 from braindecode_pipe.fitting.normalizer import Normalizer
 from braindecode_pipe.fitting.sensors import stack_positions
+from braindecode_pipe.fitting.views import kept
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
@@ -22,8 +23,6 @@ from braindecode_pipe.splits import StudyPlan, check_disjoint, tested_within
 from braindecode_pipe.store import Signal, open_signal, open_store
 from braindecode_pipe.train.people import sensors_of
 from braindecode_pipe.train.repeats import AverageView, joined_groups, repeats_of
-
-IN_MEMORY_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,15 @@ class Fold:
         """A column of the event table as text."""
         return self.windows.events[column].astype(str).to_numpy(object)[rows]
 
-    def read(self, rows: np.ndarray) -> Any:
-        """Windows of some rows: an array, or a view where that would be over 1 GiB."""
-        n_sensors, n_times = self.windows.shape
+    def read(self, rows: np.ndarray, moved: bool = False) -> Any:
+        """Windows of some rows: an array, or a view where that would be over 1 GiB.
+
+        Windows that are to be ``moved`` in time stay a view.
+        """
         view: Any = self.windows.view(rows)
         if self.trials is not None:
             view = AverageView(self.windows, [self.trials[row] for row in rows])
-        return view if 4 * len(rows) * n_sensors * n_times > IN_MEMORY_BYTES else view[:]
+        return view if moved else kept(view)
 
     def averaged(self) -> Fold:
         """The fold with windows of one stimulus averaged, per person and role.

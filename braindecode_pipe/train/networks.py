@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,13 @@ import torch
 from braindecode_pipe.errors import BraindecodePipeError, ModelError, RecipeError
 from braindecode_pipe.fitting import loop
 from braindecode_pipe.fitting.examples import predict as predict_rows
+from braindecode_pipe.fitting.feeding import Feeder
+from braindecode_pipe.fitting.views import kept
 from braindecode_pipe.networks.blocks import SubjectLayer, fourier_size
 from braindecode_pipe.networks.compact import Atm, EegNet, Nice
 from braindecode_pipe.networks.convolution import ConvEncoder, ImageEncoder
 from braindecode_pipe.networks.voxels import SubjectMixer, VoxelMLP
+from braindecode_pipe.recipe import AugmentSection
 from braindecode_pipe.train.settings import family
 
 NETWORKS: dict[str, type[torch.nn.Module]] = {
@@ -136,7 +139,7 @@ def _check_answer(kind: str, network: torch.nn.Module, sizes: Sizes, loss: str) 
     """Ask the network once, so that a wrong setting is an error before the training."""
     x, mask = np.zeros((1, sizes.n_sensors, sizes.n_times)), sizes.masks[:1]
     inputs = Inputs(
-        kind, x, np.zeros(1), np.ones(1), np.zeros(1, np.int64),
+        kind, x, np.zeros_like(x), np.ones_like(x), np.zeros(1, np.int64),
         np.full((1, sizes.n_sensors, sizes.n_axes), 0.5, np.float32), mask,
     )  # fmt: skip
     network.eval()
@@ -237,49 +240,43 @@ class Inputs:
 
     def __call__(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
         """Arguments of the network for some rows."""
-        who = self.subjects[rows]
-        x = np.asarray(self.X[rows], np.float64)
+        return self.arguments(self.scaled(np.array(self.X[rows]), rows), rows)
+
+    def scaled(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Windows of some rows with each sensor at mean 0 and s.d. 1; float32 ones in place."""
+        who, how = self.subjects[rows], family(self.kind)
         short = self.masks.shape[1] - x.shape[1]
         if short > 0:
             x = np.pad(x, ((0, 0), (0, short), (0, 0)))
-        # What is missing is no number: its values never reach the network.
-        x = np.where(self.masks[who][..., None], x, 0)
-        how = family(self.kind)
+        mean, scale = self.mean, self.scale
         if how != "sensors":
-            x = x.reshape(len(x), -1)
+            mean, scale = (v.reshape(len(v), *x.shape[1:]) for v in (mean, scale))
+        present = self.masks[..., None]
         own = np.zeros_like(who) if how == "flat" else who
-        x = (x - self.mean[own]) / self.scale[own]
-        if how == "sensors":
-            x = x * self.masks[who][..., None]
-        arguments: tuple[np.ndarray, ...] = (x.astype(np.float32),)
+        # What is missing is no number: its values never reach the network.
+        if x.dtype != np.float32:
+            x = (np.where(present[who], x, 0) - mean[own]) / scale[own]
+            return (x * present[who] if how == "sensors" else x).astype(np.float32)
+        mean, inverse = mean.astype(np.float32), (1 / scale).astype(np.float32)
+        # One window at a time stays in the cache from step to step.
+        for window, person, k in zip(x, who, own):
+            if not self.masks[person].all():
+                window[~self.masks[person]] = 0
+            window -= mean[k]
+            window *= inverse[k]
+            if how == "sensors":
+                window[~self.masks[person]] = 0
+        return x
+
+    def arguments(self, x: np.ndarray, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """Arguments of the network for scaled windows of some rows."""
+        who, how = self.subjects[rows], family(self.kind)
+        arguments: tuple[np.ndarray, ...] = (x if how == "sensors" else x.reshape(len(x), -1),)
         if how == "sensors":
             arguments += (self.positions[who], self.masks[who])
         if how != "flat":
             arguments += (who,)
         return tuple(torch.from_numpy(a).to(self.device) for a in arguments)
-
-
-@dataclass(frozen=True)
-class TargetedInputs:
-    """:class:`Inputs` with targets, for the training loop; rows are those of ``rows``."""
-
-    inputs: Inputs
-    targets: torch.Tensor
-    stimuli: torch.Tensor
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, rows: np.ndarray) -> tuple[tuple[Any, ...], torch.Tensor, torch.Tensor]:
-        """See :class:`~braindecode_pipe.fitting.examples.Examples`."""
-        own = self.rows[rows]
-        device = self.inputs.device
-        return self.inputs(own), self.targets[own].to(device), self.stimuli[own].to(device)
-
-    def mates(self, rows: np.ndarray) -> np.ndarray:
-        """Person of each row: windows are mixed within a person only."""
-        return self.inputs.subjects[self.rows[rows]]
 
 
 def split_steps(kind: str, Y: np.ndarray, n_steps: int) -> np.ndarray:
@@ -332,15 +329,19 @@ def train(
 
     Parameters
     ----------
-    settings : those of a decoder, see :func:`loop_settings`
+    settings : those of a decoder, see :func:`loop_settings`; ``augment`` is for training rows
     **observers : ``folder``, ``on_epoch`` and ``on_batch`` of :func:`~fitting.loop.fit`
     """
     Y, ids = torch.from_numpy(targets), torch.from_numpy(stimuli)
-    parts = [
-        TargetedInputs(inputs, Y, ids, np.flatnonzero(mask)) for mask in (~validation, validation)
-    ]
     own = loop_settings(settings, bool(validation.any()))
-    return loop.fit(network, parts[0], parts[1] if validation.any() else None, **observers, **own)
+    augment = AugmentSection.model_validate(settings["augment"] or {})
+    if not augment.shift_s:
+        inputs = replace(inputs, X=kept(inputs.X))
+    fed = Feeder(
+        inputs, Y, ids, np.flatnonzero(~validation), augment=augment, seed=settings["seed"]
+    )
+    held = Feeder(inputs, Y, ids, np.flatnonzero(validation)) if validation.any() else None
+    return loop.fit(network, fed, held, **observers, **own)
 
 
 def predict(network: torch.nn.Module, inputs: Inputs) -> np.ndarray:

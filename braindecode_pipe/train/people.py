@@ -10,7 +10,8 @@ import numpy as np
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.fitting.sensors import plane_layout, stack_positions
-from braindecode_pipe.fitting.windows import Windows, WindowView
+from braindecode_pipe.fitting.views import WindowView
+from braindecode_pipe.fitting.windows import Windows
 
 Sensors = Mapping[str, Sequence[str]]
 

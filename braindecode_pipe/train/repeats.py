@@ -59,11 +59,27 @@ class AverageView:
         return len(self.trials)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        chosen = np.atleast_1d(np.arange(len(self))[index])
-        out = np.empty((len(chosen), *self.windows.shape), np.float32)
-        for place, number in enumerate(chosen):
-            out[place] = self.windows.read(self.trials[number]).mean(0, dtype=np.float64)
+        return self.read(np.atleast_1d(np.arange(len(self))[index]))
+
+    def read(
+        self,
+        positions: np.ndarray,
+        out: np.ndarray | None = None,
+        shift_s: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Averages at some positions, into ``out``; all windows of one are moved alike [s]."""
+        if out is None:
+            out = np.empty((len(positions), *self.windows.shape), np.float32)
+        for place, number in enumerate(positions):
+            rows, shift = self.trials[number], None
+            if shift_s is not None:
+                shift = self.windows.shifts(rows, np.full(len(rows), shift_s[place]))
+            out[place] = self.windows.read(rows, shift=shift).mean(0, dtype=np.float64)
         return out
+
+    def chunks(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Chunks of the first window of each average, see :meth:`Windows.chunks`."""
+        return self.windows.chunks(np.array([self.trials[p][0] for p in positions]))
 
     def subset(self, positions: np.ndarray) -> AverageView:
         """The view of some of these averages; reads nothing."""

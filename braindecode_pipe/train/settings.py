@@ -36,7 +36,10 @@ def shared_settings(section: TrainSection) -> dict[str, Any]:
     """The settings of ``[train]`` that are a decoder's own, by their names there and here."""
     from braindecode_pipe.train.decoder import BrainDecoder
 
-    return {name: getattr(section, name) for name in _shared(BrainDecoder().get_params())}
+    names = _shared(BrainDecoder().get_params())
+    return {name: getattr(section, name) for name in names} | {
+        "augment": section.augment.model_dump()
+    }
 
 
 def _shared(names: Iterable[str]) -> list[str]:
@@ -57,7 +60,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             "unknown decoder", expected=" | ".join(DECODERS), found=repr(settings["decoder"])
         )
     try:
-        TrainSection(**{name: plain(settings[name]) for name in _shared(settings)})
+        given = {name: plain(settings[name]) for name in _shared(settings)}
+        TrainSection(**given | {"augment": given["augment"] or {}})
     except ValidationError as error:
         wrong = error.errors()[0]
         raise ModelError(

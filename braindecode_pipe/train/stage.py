@@ -113,7 +113,8 @@ def _run(
     shown = np.array(sorted(set(data.stimuli)), object)
     normalizer = fit_normalizer(normalize, components, targets, data)
     Y = normalizer(targets.of(data.stimuli))
-    X, layout = data.read(data.fit), data.layout(data.fit, section.layout)
+    moved = decoder not in LINEAR and section.augment.shift_s > 0
+    X, layout = data.read(data.fit, moved), data.layout(data.fit, section.layout)
     attrs: dict[str, Any] = {}
     if section.select:
         attrs["inner_score"] = inner_score(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from braindecode_pipe.errors import CorruptStoreError, EventError, SchemaError, StoreError
-from braindecode_pipe.store import open_signal, open_store, write_store
+from braindecode_pipe.store import limit_maps, open_signal, open_store, write_store
+from braindecode_pipe.store import signal as store_signal
 from braindecode_pipe.store.index import Entry
 from braindecode_pipe.store.layout import checksum, crc32c
 from braindecode_pipe.store.signal import ChunkMaps
@@ -33,6 +34,61 @@ def test_windows_equal_slices(tmp_path, make_signal, kind, n, chunk):
         out = np.full(window.shape, np.nan, np.float32)
         assert signal.read(start, stop, out=out) is out
         np.testing.assert_array_equal(out, window)
+
+
+@pytest.mark.parametrize("kind", ["eeg", "parcel"])
+@pytest.mark.parametrize(("n", "chunk", "width"), [(900, 900, 9), (900, 70, 30), (60, 7, 20)])
+def test_many_windows_equal_slices(tmp_path, make_signal, kind, n, chunk, width):
+    dataset = make_signal(kind=kind, n_times=n)
+    write_store(tmp_path / "s", {"": dataset}, chunks={"time": chunk})
+    signal, values = open_signal(tmp_path / "s"), dataset["signal"].values
+    rng = np.random.default_rng(0)
+    starts, where = rng.integers(0, n - width + 1, 40), rng.permutation(50)[:40]
+    starts[:3] = 0, n - width, 0
+    out = np.full((50, signal.n_sensors, width), 7, np.float32)
+    assert not signal.read_windows(starts, out, where).any()
+    for start, place in zip(starts, where):
+        np.testing.assert_array_equal(out[place], values[:, start : start + width])
+    assert (out[np.setdiff1d(np.arange(50), where)] == 7).all()
+    assert signal.chunk_of(starts).tolist() == (starts // chunk).tolist()
+    for outside in (-1, n - width + 1):
+        with pytest.raises(EventError, match="leaves the recording"):
+            signal.read_windows([0, outside], out, [0, 1])
+
+
+@pytest.mark.parametrize("n_times", [None, 5])
+def test_many_responses_equal_slices(tmp_path, make_response, n_times):
+    dataset = make_response(n_times=n_times)
+    write_store(tmp_path / "r", {"": dataset}, chunks={"event": 2})
+    signal, values = open_signal(tmp_path / "r"), dataset["response"].values
+    values = values[..., None] if n_times is None else values
+    events, width = np.array([6, 0, 3, 3]), 1 if n_times is None else 3
+    starts = np.array([0, 0, 0, 0]) if n_times is None else np.array([2, 0, 1, 0])
+    out = np.zeros((4, 3, width), np.float32)
+    signal.read_windows(starts, out, [2, 0, 1, 3], events)
+    for event, start, place in zip(events, starts, [2, 0, 1, 3]):
+        np.testing.assert_array_equal(out[place], values[event][:, start : start + width])
+    with pytest.raises(EventError, match="leaves the recording"):
+        signal.read_windows(starts + 3, out, [0, 1, 2, 3], events)
+
+
+def test_windows_near_a_value_that_is_not_finite_are_told(tmp_path, make_signal):
+    dataset = make_signal(n_times=40)
+    dataset["signal"].values[1, 25] = -np.inf
+    write_store(tmp_path / "s", {"": dataset}, chunks={"time": 10})
+    out = np.zeros((4, 4, 5), np.float32)
+    told = open_signal(tmp_path / "s").read_windows([12, 16, 20, 33], out, [0, 1, 2, 3])
+    assert told.tolist() == [False, True, True, False]
+
+
+def test_fewer_bytes_are_mapped_when_asked(stored):
+    before = store_signal._maps.max_bytes
+    try:
+        limit_maps(1)
+        open_signal(stored).read(0, 900)
+        assert len(store_signal._maps._maps) == 1
+    finally:
+        limit_maps(before)
 
 
 def test_description(tmp_path, make_signal):

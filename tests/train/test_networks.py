@@ -217,7 +217,7 @@ def test_inputs_are_mixed_within_a_person_only():
     x, y, layout = people([6, 6], n=48)
     model = BrainDecoder("conv", network=SMALL, loss="mixco+softclip", epochs=3)
     model.fit(x, y, **layout)
-    targets = networks.TargetedInputs(
+    targets = networks.Feeder(
         model._inputs(x, layout["subjects"]), torch.zeros(48, 5), torch.zeros(48), np.arange(24, 48)
     )
     assert targets.mates(np.array([0, 1, 3])).tolist() == [0, 1, 1]

@@ -61,7 +61,7 @@ def test_views_read_what_arrays_hold(make_study, monkeypatch):
     study = make_study()
     whole = fold_of(study)
     expected = whole.read(whole.fit)
-    monkeypatch.setattr("braindecode_pipe.train.folds.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("braindecode_pipe.fitting.views.IN_MEMORY_BYTES", 0)
     view = whole.read(whole.fit)
     assert view.shape == expected.shape and np.array_equal(np.asarray(view), expected)
     assert np.array_equal(view[[2, 0]], expected[[2, 0]])

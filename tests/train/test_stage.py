@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 from braindecode_pipe import store
-from braindecode_pipe.errors import DataError, LeakageError, SplitError, StimulusError
+from braindecode_pipe.errors import (
+    DataError,
+    LeakageError,
+    ModelError,
+    SplitError,
+    StimulusError,
+)
 from braindecode_pipe.fitting.normalizer import Normalizer
-from braindecode_pipe.recipe import NetworkSection, TrainSection, WindowSection
+from braindecode_pipe.recipe import AugmentSection, NetworkSection, TrainSection, WindowSection
 from braindecode_pipe.schema import ROLES, embedding_dataset, sensor_coords, signal_dataset
 from braindecode_pipe.train import run
+from braindecode_pipe.train.decoder import BrainDecoder
 from braindecode_pipe.train.folds import open_signals, read_fold
 from braindecode_pipe.train.saved import load_decoder
 
@@ -97,6 +104,22 @@ def test_f46_equal_work_gives_equal_bytes(make_study, decoder):
     study = make_study()
     one, two = predict(study, decoder, name="one"), predict(study, decoder, name="two")
     assert store.store_hash(one) == store.store_hash(two)
+
+
+def test_augmentation_of_the_recipe_reaches_training_windows_alone(make_study):
+    study = make_study(validation=True)
+    windows = WindowSection(tmax=8.0, reduce="mean")
+    found = {}
+    for name, augment in (("plain", {}), ("shift", {"shift_s": 4.0}), ("noise", {"noise": 0.5})):
+        sec = section(windows=windows, augment=AugmentSection(**augment), epochs=3, lr=1e-4)
+        out = predict(study, "conv", name=name, sec=sec)
+        found[name] = store.read_table(out, "log")
+        predict(study, "conv", name="again", sec=sec)
+        assert store.store_hash(out) == store.store_hash(study.folder / "again.zarr")
+    losses = [tuple(log["train_loss"]) for log in found.values()]
+    assert len(set(losses)) == 3
+    with pytest.raises(ModelError, match="augment.channel_dropout"):
+        BrainDecoder("conv", augment={"channel_dropout": 1.5}).fit(np.zeros((4, 2, 3)), np.eye(4))
 
 
 @pytest.mark.parametrize("decoder", ["ridge", "logistic", "mlp", "conv"])
