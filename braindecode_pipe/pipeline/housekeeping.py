@@ -34,6 +34,7 @@ def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> lis
         result = build(
             recipe.plan, recipe.split, Path(data), extent=recipe.train.windows.extent,
             reach=lambda recording: reach(recipe.preprocess, recording).total,
+            repairs=recipe.preprocess.emeg.repairs,
         )  # fmt: skip
     except (SplitError, NoEventsError) as error:
         return [Finding("warning" if is_proposal else "error", str(error))]

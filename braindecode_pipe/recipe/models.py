@@ -88,7 +88,11 @@ class EmegSection(Section):
             "negative-durations",
             "text-encoding",
         ]
-    ] = Field([], description="what `check` proposes and the recipe has to ask for")
+    ] = Field(
+        [],
+        description="what `check` proposes and the recipe has to ask for; those of tables hold for "
+        "event tables of fMRI as well",
+    )
     montage: str = Field("", description="standard montage when the recording has no positions")
     nan: Literal["raise", "interpolate", "mark-bad"] = Field(
         "raise", description="samples that are not finite; interpolate: over time, spans marked bad"
