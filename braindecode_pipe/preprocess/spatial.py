@@ -13,8 +13,10 @@ from braindecode_pipe.preprocess.blocks import Source
 from braindecode_pipe.preprocess.engines import Lines, Spatial
 from braindecode_pipe.preprocess.excerpts import excerpt
 from braindecode_pipe.preprocess.reading import collect_warnings
+from braindecode_pipe.preprocess.sidecars import site_files
 from braindecode_pipe.preprocess.steps import Log
 from braindecode_pipe.recipe import EmegSection
+from braindecode_pipe.recipe.models import MaxwellSection
 
 # Excerpts: high-pass [Hz], low-pass [Hz], rate [Hz], longest [s].
 _FOR_NOISY = (1.0, None, 250.0, 300.0)
@@ -77,7 +79,7 @@ def compose(
     with collect_warnings(path, data, log.warnings):
         step.place(sensors, section, path, log)
         if section.noisy:
-            _find_noisy(sensors, excerpts, section, path, log)
+            _find_noisy(sensors, excerpts, section, path, data, log)
         if section.compensation is not None:
             from braindecode_pipe.preprocess.compensation import apply_compensation
 
@@ -103,12 +105,14 @@ def compose(
 
 
 def _find_noisy(
-    sensors: Any, excerpts: Excerpts, section: EmegSection, path: Path, log: Log
+    sensors: Any, excerpts: Excerpts, section: EmegSection, path: Path, data: Path, log: Log
 ) -> None:
     from braindecode_pipe.preprocess.bads import find_noisy
 
     raw = excerpts.of(sensors, *_FOR_NOISY)
-    found = find_noisy(raw, section.noisy, _SEED, log, path=path)
+    settings = section.maxwell or MaxwellSection()
+    site = site_files(settings, path, data) if "maxwell" in section.noisy else None
+    found = find_noisy(raw, section.noisy, _SEED, log, path=path, maxwell=settings, site=site)
     for name, reason in found.items():
         log.bad_reason.setdefault(name, reason)
     bads = set(sensors.info["bads"]) | set(found)

@@ -6,14 +6,9 @@ import mne
 import numpy as np
 import pytest
 
-from braindecode_pipe.errors import DataError, MissingFileError
+from braindecode_pipe.errors import DataError
 from braindecode_pipe.preprocess import maxwell
-from braindecode_pipe.preprocess.maxwell import (
-    MaxwellSource,
-    head_positions,
-    head_variables,
-    site_files,
-)
+from braindecode_pipe.preprocess.maxwell import MaxwellSource, head_positions, head_variables
 from braindecode_pipe.preprocess.steps import Log
 from braindecode_pipe.recipe.models import MaxwellSection
 
@@ -143,24 +138,6 @@ def test_stretches_shorter_than_a_window(raw):
     _assert_equal(found[:, 210:], plain.get_data()[:, 210:])
     np.testing.assert_array_equal(found[:, 200:210], raw.get_data()[:, 200:210])
     assert any("1 stretches shorter than 3 s" in text for text in log.warnings)
-
-
-def test_site_files_of_the_recipe_and_of_bids(tmp_path):
-    folder = tmp_path / "sub-01" / "meg"
-    folder.mkdir(parents=True)
-    path = folder / "sub-01_task-rest_meg.fif"
-    assert site_files(MaxwellSection(), path, tmp_path) == (None, None)
-    (folder / "sub-01_acq-calibration_meg.dat").write_text("")
-    (folder / "sub-01_acq-crosstalk_meg.fif").write_text("")
-    calibration, cross_talk = site_files(MaxwellSection(), path, tmp_path)
-    assert calibration.name == "sub-01_acq-calibration_meg.dat"
-    assert cross_talk.name == "sub-01_acq-crosstalk_meg.fif"
-    (tmp_path / "own.dat").write_text("")
-    assert site_files(MaxwellSection(calibration="own.dat"), path, tmp_path) == (
-        tmp_path / "own.dat", cross_talk,
-    )  # fmt: skip
-    with pytest.raises(MissingFileError, match="cross-talk file is not there"):
-        site_files(MaxwellSection(cross_talk="none.fif"), path, tmp_path)
 
 
 def test_errors_of_the_maxwell_filter(raw, info, make_eeg):
