@@ -13,6 +13,7 @@ from braindecode_pipe.preprocess.blocks import Source
 from braindecode_pipe.preprocess.engines import Lines, Spatial
 from braindecode_pipe.preprocess.excerpts import excerpt
 from braindecode_pipe.preprocess.reading import collect_warnings
+from braindecode_pipe.preprocess.reference import apply_reference
 from braindecode_pipe.preprocess.sidecars import site_files
 from braindecode_pipe.preprocess.steps import Log
 from braindecode_pipe.recipe import EmegSection
@@ -93,7 +94,7 @@ def compose(
         step.treat_bads(sensors, section, path, log)
         if section.ssp:
             _project(sensors, excerpts, section, path, data, log)
-        _reference(sensors, section, path, log)
+        apply_reference(sensors, section, log, path)
         before = np.array(sensors.get_data())
         lines, figures = _remove_lines(sensors, excerpts, section, log)
         weights = np.eye(len(before))
@@ -130,15 +131,6 @@ def _project(
         eog_channels=ica.eog_channels if ica else (), ecg_channel=ica.ecg_channel if ica else "",
     )  # fmt: skip
     apply_ssp(sensors, projs, log)
-
-
-def _reference(sensors: Any, section: EmegSection, path: Path, log: Log) -> None:
-    if section.reference == "average":
-        step.average_reference(sensors, log)
-    elif section.reference:
-        from braindecode_pipe.preprocess.reference import apply_reference
-
-        apply_reference(sensors, section, log, path)
 
 
 def _remove_lines(

@@ -35,6 +35,22 @@ def sources(n_times: int, seed: int = 0) -> np.ndarray:
     return 1e-5 * (data + 0.1 * rng.normal(size=(32, n_times)))
 
 
+def test_the_average_reference_of_a_recording_is_one_for_each_type_of_electrode(stage):
+    """Strips and shafts of one recording; both are referenced, each by its own contacts."""
+    names = [f"G{i}" for i in range(1, 5)] + [f"LA{i}" for i in range(1, 4)]
+    types = {name: "ecog" if name[0] == "G" else "seeg" for name in names}
+    settings = {"channel_types": types, "montage": "", "sfreq": None, "l_freq": None,
+                "h_freq": None, "clamp": None}  # fmt: skip
+    data = sources(5000)[:7]
+    plain, _ = stage(data, "plain", names, **settings)
+    root, _ = stage(data, "average", names, reference="average", **settings)
+    values, found = plain["signal"].values, root["signal"].values
+    for rows in (slice(0, 4), slice(4, 7)):
+        expected = values[rows] - values[rows].mean(axis=0)
+        np.testing.assert_allclose(found[rows], expected, atol=1e-11)
+    assert "for each of seeg, ecog" in str(root.attrs["steps"])
+
+
 @pytest.mark.parametrize("engine", ["fast", "mne"])
 def test_two_lines_are_removed_one_after_the_other(stage, engine):
     pytest.importorskip("braindecode_pipe.preprocess.lines")
