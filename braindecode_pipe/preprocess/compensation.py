@@ -59,6 +59,7 @@ def apply_compensation(sensors: Any, grade: int, log: Log, path: Path | None = N
     references = [name for name, kind in zip(sensors.ch_names, types) if kind == "ref_meg"]
     with warnings_into(log, "compensation"):
         sensors.drop_channels(references)
+    log.left_out |= dict.fromkeys(references, "reference of the compensation")
     log.steps.append(
         f"gradient compensation of grade {grade} (recorded with {before}) by "
         f"{len(references)} reference channels"

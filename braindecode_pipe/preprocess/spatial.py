@@ -14,6 +14,7 @@ from braindecode_pipe.preprocess.engines import Lines, Spatial
 from braindecode_pipe.preprocess.excerpts import excerpt
 from braindecode_pipe.preprocess.reading import collect_warnings
 from braindecode_pipe.preprocess.reference import apply_reference
+from braindecode_pipe.preprocess.sensors import sensor_geometry
 from braindecode_pipe.preprocess.sidecars import site_files
 from braindecode_pipe.preprocess.steps import Log
 from braindecode_pipe.recipe import EmegSection
@@ -73,12 +74,14 @@ def compose(
 
     Returns
     -------
-    Spatial, and variables for the quality group
+    Spatial, and variables for the quality group, whose ``sensor`` dimension has the channels of
+    the source and then those that were made of them
     """
     names = list(sensors.ch_names)
     variables: dict[str, Any] = {}
     with collect_warnings(path, data, log.warnings):
         step.place(sensors, section, path, log)
+        place = dict(zip(names, sensor_geometry(sensors.info)[0]))
         if section.noisy:
             _find_noisy(sensors, excerpts, section, path, data, log)
         if section.compensation is not None:
@@ -95,12 +98,14 @@ def compose(
         if section.ssp:
             _project(sensors, excerpts, section, path, data, log)
         apply_reference(sensors, section, log, path)
+        place |= dict(zip(sensors.ch_names, sensor_geometry(sensors.info)[0]))
+        names = list(place)
         before = np.array(sensors.get_data())
         lines, figures = _remove_lines(sensors, excerpts, section, log)
         weights = np.eye(len(before))
         if section.ica is not None:
             weights, variables = _remove_components(sensors, excerpts, section, names, log)
-        variables |= figures
+        variables |= {**figures, "position": (("sensor", "axis"), np.array(list(place.values())))}
     lines = [Lines(weights @ part.mixing, part.unmixing, part.taps) for part in lines]
     return Spatial(weights @ before, lines), variables
 

@@ -31,11 +31,18 @@ _RENAMED = {"standard_1005": "colin27_1005", "standard_1020": "colin27_1020"}
 
 @dataclass
 class Log:
-    """What was done to a recording, in order, and what a reader of the report should know."""
+    """What was done to a recording, in order, and what a reader of the report should know.
+
+    Attributes
+    ----------
+    bad_reason : channel -> why it is bad
+    left_out : channel -> why it is not in the result, although nothing may be wrong with it
+    """
 
     steps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bad_reason: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     constant: set[str] = field(default_factory=set)
 
 

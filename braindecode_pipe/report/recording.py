@@ -108,7 +108,11 @@ class Recording:
 
     @cached_property
     def stated(self) -> pd.DataFrame:
-        """Sensors of the quality group: sensor, kind, unit, reason, dropped, and x, y, z [m]."""
+        """Sensors of the quality group: sensor, kind, unit, reason, x, y, z [m] and their fate.
+
+        ``dropped``: not in the store for being bad; ``left_out``: not in it for what this text
+        says; ``recorded``: False for those that were made of others.
+        """
         table = self._sensors[0].set_index("sensor")
         names = [str(v) for v in self.qc["sensor"].values]
         reasons = self.array("bad_reason")
@@ -126,7 +130,10 @@ class Recording:
         if place is None or place.shape != (len(names), 3):
             place = table[["x", "y", "z"]].reindex(names).to_numpy(float)
         found[["x", "y", "z"]] = place
-        found["dropped"] = ~found["sensor"].isin(table.index)
+        left_out, amplitude = self.array("left_out"), self.array("amplitude")
+        found["left_out"] = "" if left_out is None else [str(v) for v in left_out]
+        found["dropped"] = ~found["sensor"].isin(table.index) & (found["left_out"] == "")
+        found["recorded"] = True if amplitude is None else np.isfinite(amplitude)
         return found
 
     def has(self, *arrays: str) -> bool:

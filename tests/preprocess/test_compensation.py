@@ -62,7 +62,9 @@ def test_reference_channels_are_inputs_whatever_is_picked(
     assert np.abs(root["signal"].values - expected).max() < 2e-6 * np.abs(expected).max()
     assert np.abs(ctf.get_data(picks) - expected).max() > 0.1 * np.abs(expected).max()
     # Reference magnetometers see far more than the gradiometers beside them, and are not bad.
-    assert (qc["kind"].values == "ref_meg").sum() == 29 and qc.attrs["n_bad"] == 0
+    references = qc["kind"].values == "ref_meg"
+    assert references.sum() == 29 and qc.attrs["n_bad"] == 0
+    assert set(qc["left_out"].values[references]) == {"reference of the compensation"}
 
 
 def test_a_bad_reference_channel_is_told(ctf):
