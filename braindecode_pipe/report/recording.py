@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from braindecode_pipe.store import open_signal, open_store, store_attrs
 
 GOOD, BAD, INTERPOLATED, DROPPED = "good", "bad", "interpolated", "dropped"
 BOLD = ("bold", "parcels")
-LAG = "braindecode_pipe.fitting.lag"
 
 
 class Recording:
@@ -223,13 +221,13 @@ class Recording:
 
     @cached_property
     def lag(self) -> Any | None:
-        """The response lag, or None where this version cannot measure it."""
-        if find_spec(LAG) is None:
-            return None
-        from importlib import import_module
+        """The response lag, or None where there is nothing to see."""
+        from braindecode_pipe.fitting.envelopes import stimulus_envelopes
+        from braindecode_pipe.fitting.lag import recording_lag
 
-        measure = import_module(LAG).recording_lag
-        return measure(open_signal(self.path), self.study.plan, self.name)
+        plan = self.study.plan
+        envelopes = stimulus_envelopes(plan, self.study.inputs.data)
+        return recording_lag(open_signal(self.path), plan, self.name, envelopes)
 
 
 def runs(time: np.ndarray, flag: np.ndarray) -> list[tuple[float, float]]:
