@@ -158,7 +158,9 @@ class GlmSection(Section):
     """Single-trial betas: one regressor per event that presents a stimulus."""
 
     hrf: Literal["spm", "glover", "library"] | None = Field(
-        None, description="none: glover; with glmsingle the library, the best of 20 per sensor"
+        None,
+        description="none: glover; with glmsingle and repeats the library, the best of 20 per "
+        "sensor",
     )
     high_pass: float | None = Field(0.01, gt=0, description="cosine drift terms [Hz]")
     lss_others: Literal["condition", "together"] = Field(
