@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from braindecode_pipe.errors import MissingFileError
-from braindecode_pipe.evaluate.queries import fold_number
+from braindecode_pipe.evaluate.predictions import fold_number
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan, divided_recordings, tested_within, within_reach
 from braindecode_pipe.store import (

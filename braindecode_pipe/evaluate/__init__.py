@@ -12,10 +12,10 @@ import xarray as xr
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.evaluate.metrics import metrics_for, score
+from braindecode_pipe.evaluate.predictions import FoldPrediction, read_prediction
 from braindecode_pipe.evaluate.queries import (
     PRIOR,
     SELECTED,
-    FoldPrediction,
     FoldTask,
     ScoredFold,
     choose_decoders,
@@ -23,7 +23,6 @@ from braindecode_pipe.evaluate.queries import (
     join_folds,
     make_task,
     prior_scorer,
-    read_prediction,
     score_fold,
 )
 from braindecode_pipe.evaluate.records import hash_test_items, metrics_json, plain

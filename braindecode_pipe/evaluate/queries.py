@@ -1,48 +1,30 @@
-"""From prediction stores to scored queries: candidates, normalisers, ranks."""
+"""From predictions to scored queries: candidates, ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from braindecode_pipe.errors import DataError, LeakageError, SchemaError, SplitError
+from braindecode_pipe.errors import DataError, SplitError
 from braindecode_pipe.evaluate.metrics import Queries
+from braindecode_pipe.evaluate.predictions import FoldPrediction
 from braindecode_pipe.evaluate.retrieval import (
     CandidateSet,
     best_candidates,
     blocks,
     placements,
 )
-from braindecode_pipe.fitting.normalizer import Normalizer
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan
-from braindecode_pipe.store import list_groups, open_store
 
 TOP = 5
 SELECTED = "selected"
 PRIOR = "prior"
 
 Scorer = Callable[[slice], np.ndarray]
-
-
-@dataclass(frozen=True)
-class FoldPrediction:
-    """One prediction store: what one decoder predicts for the test events of one fold."""
-
-    decoder: str
-    fold: int
-    events: np.ndarray
-    stimuli: np.ndarray
-    values: np.ndarray
-    normalizer: Normalizer | None
-    inner_score: float | None
-    data_origin: str
-    embedding: str
-    target: str
 
 
 @dataclass(frozen=True)
@@ -83,99 +65,6 @@ class ScoredFold:
     same_category: np.ndarray | None
     category_chance: np.ndarray | None
     confusion: np.ndarray | None
-
-
-def fold_number(name: str | int, plan: StudyPlan) -> int | None:
-    """Position of a fold, given by name or number, in ``plan.folds``; None where it is not."""
-    if isinstance(name, str):
-        found = np.flatnonzero(plan.folds["fold"].astype(str) == name)
-        return int(found[0]) if len(found) else None
-    return int(name) if 0 <= int(name) < len(plan.folds) else None
-
-
-def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
-    """Read one prediction store.
-
-    Raises
-    ------
-    SchemaError
-        An attribute that evaluation needs is missing.
-    DataError
-        The plan has no such fold.
-    LeakageError
-        The decoder, or what scales its input, was fitted outside of the fold's training part.
-        The normaliser of the embedding saw stimuli that training did not show.
-    """
-    dataset = open_store(path)
-    attrs = dataset.attrs
-    missing = [k for k in ("decoder", "fold", "embedding", "target") if k not in attrs]
-    if missing or dataset.attrs.get("kind") != "prediction":
-        raise SchemaError(
-            "this store is no prediction that can be evaluated",
-            file=path,
-            expected='kind "prediction" with decoder, fold, embedding, target',
-            found=f"kind {attrs.get('kind')!r}, without {', '.join(missing) or 'nothing'}",
-        )
-    fold = fold_number(attrs["fold"], plan)
-    if fold is None:
-        raise DataError(
-            "a prediction is of a fold that the plan does not have",
-            file=path,
-            expected=", ".join(plan.folds["fold"].astype(str)),
-            found=str(attrs["fold"]),
-            remedy="run the stage train again",
-        )
-    _refuse_other_scope(attrs, plan, fold, path)
-    normalizer = None
-    if "normalizer" in list_groups(path):
-        normalizer = Normalizer.from_dataset(open_store(path, "normalizer"))
-        _check_normalizer(normalizer, plan, fold, str(attrs["target"]), path)
-    inner = attrs.get("inner_score")
-    return FoldPrediction(
-        decoder=str(attrs["decoder"]),
-        fold=fold,
-        events=_texts(dataset["event"].values),
-        stimuli=_texts(dataset["stimulus"].values),
-        values=np.asarray(dataset["prediction"].values),
-        normalizer=normalizer,
-        inner_score=None if inner is None else float(inner),
-        data_origin=str(attrs["data_origin"]),
-        embedding=str(attrs["embedding"]),
-        target=str(attrs["target"]),
-    )
-
-
-def _refuse_other_scope(
-    attrs: Mapping[str, object], plan: StudyPlan, fold: int, path: Path
-) -> None:
-    """What was fitted says on what; anything but the fold's own scope may hold test events."""
-    expected = plan.scope(fold).hash()
-    for name in ("fit_scope", "input_scope"):
-        if attrs.get(name) not in (None, "", expected):
-            raise LeakageError(
-                "a decoder was fitted on something else than the training part of its fold",
-                file=path,
-                expected=f"{name} {expected[:16]}, the training events of fold "
-                f"{plan.folds['fold'].iloc[fold]}",
-                found=str(attrs[name])[:16],
-                remedy="run the stage train again",
-            )
-
-
-def _check_normalizer(
-    normalizer: Normalizer, plan: StudyPlan, fold: int, target: str, path: Path
-) -> None:
-    fitted = np.isin(plan.role[fold], [ROLES["train"], ROLES["validation"]])
-    shown = set(plan.events[f"stimulus_{target}"].astype(str).to_numpy()[fitted])
-    outside = sorted(set(normalizer.seen) - shown)
-    if outside:
-        raise LeakageError(
-            "the normaliser of the embedding saw stimuli that training did not show",
-            file=path,
-            expected="stimuli of the fold's training events only",
-            found=f"{len(outside)} others: {', '.join(outside[:5])}",
-            remedy="run the stage train again",
-        )
 
 
 def choose_decoders(
@@ -417,7 +306,3 @@ def _by_code(share: np.ndarray, code: np.ndarray, n_codes: int | None = None) ->
 
 def _widen(values: np.ndarray, width: int) -> np.ndarray:
     return np.pad(values, ((0, 0), (0, width - values.shape[1])))
-
-
-def _texts(values: np.ndarray) -> np.ndarray:
-    return np.array([str(v) for v in values], dtype=object)
