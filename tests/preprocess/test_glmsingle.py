@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 import pytest
-from threadpoolctl import threadpool_limits
 
 from braindecode_pipe.preprocess import betas, denoise, glmsingle, hrf
 from braindecode_pipe.preprocess.candidates import Problem, Run
@@ -17,13 +16,6 @@ from braindecode_pipe.preprocess.trials import trials_of
 from braindecode_pipe.recipe import BoldSection, GlmSection
 
 T_R = 2.0
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the executor does: threads of BLAS that wait for one another cost most of the time."""
-    with threadpool_limits(1):
-        yield
 
 
 @dataclass
