@@ -22,6 +22,8 @@ from braindecode_pipe.errors import BraindecodePipeError, InputError
 QUARANTINE_TRIES = 2
 # What libraries read when they are loaded; Task.threads sets the number afterwards.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Each brings BLAS or OpenMP of its own, which can only be limited once it is loaded.
+_POOLS = ("numpy", "scipy.linalg", "sklearn", "torch")
 CONNECT_S = 10
 
 
@@ -74,7 +76,11 @@ def call(name: str, function: str, arguments: dict[str, Any], threads: int) -> O
 
 
 class _limited:
-    """Fix the threads of BLAS, OpenMP and torch for the length of a task."""
+    """Fix the threads of BLAS, OpenMP and torch for the length of a task.
+
+    What a task loads first itself would bring as many threads as there are cores: it is loaded
+    here, before.
+    """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -83,6 +89,8 @@ class _limited:
         import threadpoolctl
         import torch
 
+        for name in _POOLS:
+            importlib.import_module(name)
         self._pools = threadpoolctl.threadpool_limits(self._threads)
         self._torch = torch.get_num_threads()
         torch.set_num_threads(self._threads)

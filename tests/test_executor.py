@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -30,6 +31,21 @@ def threads(folder):
     pools = {p["num_threads"] for p in threadpoolctl.threadpool_info()}
     with open(os.path.join(folder, "threads"), "w") as stream:
         stream.write(f"{sorted(pools)} {torch.get_num_threads()}")
+
+def sss(folder):
+    # Bad channels of 306 by SSS: simulated, noise alone.
+    import mne, numpy as np
+    from braindecode_pipe.preprocess.bads import find_noisy
+    from braindecode_pipe.preprocess.steps import Log
+    from braindecode_pipe.simulate.forward import make_head, sensor_info
+    from braindecode_pipe.simulate.settings import Settings
+    settings = Settings(sfreq=200.0)
+    info = sensor_info(settings, "meg", make_head(settings, "01"))
+    noise = 1e-13 * np.random.default_rng(0).normal(size=(306, 1010))
+    log = Log()
+    find_noisy(mne.io.RawArray(noise, info, verbose="error"), ["maxwell"], 0, log)
+    assert log.steps[0].startswith("bad channels by SSS")
+    threads(folder)
 
 def malloc(folder):
     with open(os.path.join(folder, "malloc"), "w") as stream:
@@ -79,6 +95,19 @@ def test_f09_exactly_the_recording_that_kills_workers_fails(module):
 
 def test_threads_are_those_of_the_recipe(module):
     call("t", "unit_work:threads", {"folder": str(module)}, 1)
+    assert (module / "threads").read_text() == "[1] 1"
+
+
+def test_threads_hold_for_what_a_task_loads_itself(module):
+    """BLAS of scipy and OpenMP of scikit-learn come with SSS, after the threads were fixed."""
+    run = (
+        f"from braindecode_pipe.executor import call\nfound = call('t', 'unit_work:sss', "
+        f"{{'folder': {str(module)!r}}}, 1)\nassert not found.error, found.trace"
+    )
+    paths = os.pathsep.join([str(module), *filter(None, sys.path)])
+    many = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+    environment = {**os.environ, **many, "PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", run], env=environment, check=True)
     assert (module / "threads").read_text() == "[1] 1"
 
 

@@ -14,11 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from braindecode_pipe.fitting.envelopes import Envelope
+from braindecode_pipe.fitting.lag_data import (
+    drifts,
+    good_sensors,
+    read_fast,
+    read_thinned,
+    standardised,
+)
 from braindecode_pipe.fitting.spans import nearest_sample
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan
-
-Envelope = Callable[[str], "tuple[np.ndarray, float] | None"]
 
 # Seconds after onset at which responses peak; share of the peak that must be there (a block of
 # stimulation of 20 s blurs a shift, an evoked response has several peaks).
@@ -31,8 +37,6 @@ MIN_EVENTS = 8
 MAX_EVENTS = 600
 LONG_SOUND_S = 2.0
 _MAX_SENSORS = {"bold": 1500, "evoked": 64, "speech": 64}
-_MAX_SFREQ = 125.0
-_BLOCK = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -142,14 +146,14 @@ def bold_lag(
         kept &= (times < start) | (times > start + 20.0)
     if kept.sum() < 40:
         return None
-    basis = _drifts(times, kept)
-    data = _standardised(_read(signal, _MAX_SENSORS["bold"])[0], kept, basis)
+    basis = drifts(times, kept)
+    data = standardised(read_thinned(signal, _MAX_SENSORS["bold"])[0], kept, basis)
     if not len(data):
         return None
 
     def curve(starts: np.ndarray) -> np.ndarray:
         shown = _shown(starts, duration[: len(starts)], lags, times, 1 / signal.sfreq)
-        shown = _standardised(shown, kept, basis, drop=False)
+        shown = standardised(shown, kept, basis, drop=False)
         r = np.sort(data @ shown.T, axis=0)
         return r[-max(1, round(0.05 * len(r))) :].mean(0)
 
@@ -173,31 +177,6 @@ def _shown(
     return np.minimum(np.diff(on, axis=1) / step, 1.0)
 
 
-def _drifts(times: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Orthonormal constant, trend and cosines slower than 128 s ``(n_times, k)`` over ``kept``."""
-    n = len(times)
-    length = times[-1] + (times[1] - times[0])
-    order = int(2 * length / 128.0)
-    ramp = np.linspace(-1, 1, n)
-    waves = [np.cos(np.pi * k * (np.arange(n) + 0.5) / n) for k in range(1, order + 1)]
-    return np.linalg.qr(np.stack([np.ones(n), ramp, *waves], axis=1) * kept[:, None])[0]
-
-
-def _standardised(
-    data: np.ndarray, kept: np.ndarray, basis: np.ndarray, drop: bool = True
-) -> np.ndarray:
-    """Rows without what ``basis`` explains, of length 1; flat ones are dropped, or 0."""
-    data = np.where(kept, data, 0.0)
-    data = np.where(kept, data - np.nanmean(np.where(kept, data, np.nan), axis=1)[:, None], 0.0)
-    size = np.linalg.norm(data, axis=1)
-    data = np.where(kept, data - (data @ basis) @ basis.T, 0.0)
-    left = np.linalg.norm(data, axis=1)
-    alive = left > 1e-6 * np.maximum(size, np.finfo(float).tiny)
-    if drop:
-        return data[alive] / left[alive, None]
-    return np.where(alive[:, None], data / np.where(alive, left, 1.0)[:, None], 0.0)
-
-
 def evoked_lag(signal: Any, onset: np.ndarray) -> ResponseLag | None:
     """Lag at which the average response over events is largest.
 
@@ -213,7 +192,7 @@ def evoked_lag(signal: Any, onset: np.ndarray) -> ResponseLag | None:
     onset = np.sort(onset)[middle : middle + MAX_EVENTS]
     low, high = _SEARCHED["evoked"]
     start = max(0.0, onset[0] + low - 5.0)
-    data, sfreq = _fast(signal, "evoked", start, onset[-1] + high + 5.0)
+    data, sfreq = read_fast(signal, _MAX_SENSORS["evoked"], start, onset[-1] + high + 5.0)
     if not data.size:
         return None
     first, n_lags = round(low * sfreq), round((high - low) * sfreq) + 1
@@ -242,7 +221,7 @@ def epochs_lag(signal: Any, rows: np.ndarray) -> ResponseLag | None:
     rows : (n,) positions of the epochs
     """
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_EVENTS)).astype(int)]
-    keep = _sensors(signal, _MAX_SENSORS["evoked"])
+    keep = good_sensors(signal, _MAX_SENSORS["evoked"])
     if not len(keep):
         return None
     data = np.stack([np.asarray(signal.read_events([r])[0][keep], float) for r in rows])
@@ -271,7 +250,7 @@ def speech_lag(
     sounds : envelope and its rate [Hz] of each
     """
     low, high = _SEARCHED["speech"]
-    data, sfreq = _fast(signal, "speech", 0.0, signal.n_times / signal.sfreq)
+    data, sfreq = read_fast(signal, _MAX_SENSORS["speech"], 0.0, signal.n_times / signal.sfreq)
     if not data.size:
         return None
     first, n_lags = round(low * sfreq), round((high - low) * sfreq) + 1
@@ -300,51 +279,6 @@ def speech_lag(
     turns = rng.uniform(0.1, 0.9, (N_NULL, len(pieces)))
     null = np.stack([curve(turn) for turn in turns])
     return _judge("speech", lags, curve(np.zeros(len(pieces))), null, len(pieces))
-
-
-def _sensors(signal: Any, most: int) -> np.ndarray:
-    """Positions of good sensors, evenly chosen."""
-    good = np.flatnonzero(signal.sensors["sensor_good"].to_numpy(bool))
-    return good[np.unique(np.linspace(0, len(good) - 1, min(most, len(good))).astype(int))]
-
-
-def _read(
-    signal: Any, most: int, start: int = 0, stop: int | None = None, factor: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
-    """Good sensors ``(n, n_times // factor)`` averaged over ``factor`` samples, and good times."""
-    keep = _sensors(signal, most)
-    stop = signal.n_times if stop is None else stop
-    step = max(1, _BLOCK // (4 * signal.n_sensors) // factor) * factor
-    parts = []
-    for at in range(start, stop - (stop - start) % factor, step):
-        end = min(at + step, stop - (stop - start) % factor)
-        block = np.asarray(signal.read(at, end)[keep], np.float64)
-        parts.append(block.reshape(len(keep), -1, factor).mean(2))
-    n = (stop - start) // factor
-    good = signal.time_good[start : start + n * factor].reshape(n, factor).all(1)
-    data = np.concatenate(parts, axis=1) if parts else np.zeros((len(keep), 0))
-    return np.nan_to_num(data), good
-
-
-def _fast(signal: Any, kind: str, start: float, stop: float) -> tuple[np.ndarray, float]:
-    """Standardised sensors at 125 Hz at most, from ``start`` to ``stop`` [s], and the rate [Hz]."""
-    factor = max(1, int(signal.sfreq / _MAX_SFREQ))
-    first = int(nearest_sample(start, signal.sfreq))
-    last = min(signal.n_times, int(nearest_sample(stop, signal.sfreq)))
-    data, good = _read(signal, _MAX_SENSORS[kind], first, last, factor)
-    sfreq = signal.sfreq / factor
-    n = round(2 * sfreq)
-    if good.sum() < 2 * n or not len(data):
-        return np.zeros((0, 0)), sfreq
-    data -= np.median(data[:, good], axis=1)[:, None]
-    data[:, ~good] = 0
-    total = np.cumsum(np.pad(data, ((0, 0), (n // 2 + 1, n - n // 2 - 1)), mode="edge"), axis=1)
-    slow = (total[:, n:] - total[:, :-n]) / n
-    data[:, : slow.shape[1]] -= slow[:, : data.shape[1]]
-    data[:, ~good] = 0
-    spread = np.sqrt((data[:, good] ** 2).mean(1))
-    alive = spread > 0
-    return np.clip(data[alive] / spread[alive, None], -5, 5), sfreq
 
 
 def _null(

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from braindecode_pipe.formats import brainvision
 from braindecode_pipe.formats.names import numbered, repeated
-from braindecode_pipe.formats.tables import read_cells, repaired_table, table_problems
+from braindecode_pipe.formats.tables import TABLE_REPAIRS, needs_repair, read_cells, repaired_text
 
 # What mne-bids reads beside a recording.
 _READ_WITH = ("events.tsv", "channels.tsv", "electrodes.tsv")
-_TABLE_REPAIRS = {"text-encoding", "decimal-comma", "negative-durations"}
 
 
 @contextmanager
@@ -41,7 +40,7 @@ def mirrored(path: Path, root: Path, repairs: Sequence[str]) -> Iterator[tuple[P
         folders.append(folders[-1].parent)
     tables = [
         file
-        for folder in (folders if _TABLE_REPAIRS & set(repairs) or len(folders) > 1 else ())
+        for folder in (folders if set(TABLE_REPAIRS) & set(repairs) or len(folders) > 1 else ())
         for file in sorted(folder.iterdir())
         if file.name.endswith(_READ_WITH) and file.is_file() and _needs(file, repairs)
     ]
@@ -58,9 +57,9 @@ def mirrored(path: Path, root: Path, repairs: Sequence[str]) -> Iterator[tuple[P
             for file in folder.iterdir():
                 target = copy / file.name
                 if file in tables:
-                    table = repaired_table(file, repairs)
-                    notes += [f"repaired: {text}" for text in table.attrs["repaired"]]
-                    table.to_csv(target, sep="\t", index=False, lineterminator="\n")
+                    content, done = repaired_text(file, repairs)
+                    notes += [f"repaired: {text}" for text in done]
+                    target.write_text(content, encoding="utf-8", newline="\n")
                 elif file == path and header is not None:
                     target.write_bytes(header)
                     notes.append("repaired: channel names that repeat are numbered in the header")
@@ -70,7 +69,7 @@ def mirrored(path: Path, root: Path, repairs: Sequence[str]) -> Iterator[tuple[P
 
 
 def _needs(file: Path, repairs: Sequence[str]) -> bool:
-    if any(p.repair in repairs for p in table_problems(file) if p.repair in _TABLE_REPAIRS):
+    if needs_repair(file, repairs):
         return True
     if "unique-names" not in repairs or not file.name.endswith("channels.tsv"):
         return False

@@ -20,6 +20,8 @@ MISSING = ("", "n/a", "N/A", "nan", "NaN", "NA")
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d+,\d+(e[+-]?\d+)?$", re.IGNORECASE)
 _NUMBER = re.compile(r"^[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?$", re.IGNORECASE)
 _ENCODING, _COMMA, _NEGATIVE = "text-encoding", "decimal-comma", "negative-durations"
+# Entries of ``repairs`` that concern what stands in a table.
+TABLE_REPAIRS = (_ENCODING, _COMMA, _NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,19 @@ def table_problems(file: Path) -> list[TableProblem]:
             what = f"{len(lines)} negative durations, first in line {lines[0]}"
             found.append(TableProblem(what, _NEGATIVE))
     return found
+
+
+def needs_repair(file: Path, repairs: Sequence[str]) -> bool:
+    """Whether a table has a problem that one of ``repairs`` helps with."""
+    asked = set(repairs) & set(TABLE_REPAIRS)
+    return bool(asked) and any(p.repair in asked for p in table_problems(file))
+
+
+def repaired_text(file: Path, repairs: Sequence[str]) -> tuple[str, list[str]]:
+    """A table as it should have been written, and a text per repair; see :func:`repaired_table`."""
+    table = repaired_table(file, repairs)
+    rows = [list(table.columns), *table.to_numpy().tolist()]
+    return "".join("\t".join(row) + "\n" for row in rows), table.attrs["repaired"]
 
 
 def repaired_table(file: Path, repairs: Sequence[str] = ()) -> pd.DataFrame:

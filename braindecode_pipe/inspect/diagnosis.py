@@ -18,6 +18,7 @@ from braindecode_pipe.errors import BraindecodePipeError, MissingFileError
 from braindecode_pipe.formats.tables import read_cells
 from braindecode_pipe.inspect import faults as look
 from braindecode_pipe.inspect.faults import Fault, Header
+from braindecode_pipe.inspect.recordings import recording_faults
 from braindecode_pipe.plan.recordings import candidates, entities, sidecars
 from braindecode_pipe.preprocess.sidecars import merged_json
 from braindecode_pipe.recipe import PlanSection, toml_value
@@ -124,7 +125,7 @@ def _recording(path: Path, datatype: str, data: Path) -> tuple[list[Fault], Head
         if tables:
             cells = read_cells(tables[-1])
             kinds = dict(zip(look.column(cells, "name"), look.column(cells, "type")))
-        found, header = look.recording_faults(path, name, datatype, sidecar, kinds)
+        found, header = recording_faults(path, name, datatype, sidecar, kinds)
     except BraindecodePipeError as error:
         what = f"{error.message}: {error.found}" if error.found else error.message
         return [Fault(name, "error", "unreadable", what, str(error.remedy or ""))], Header(

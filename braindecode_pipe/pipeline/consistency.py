@@ -1,4 +1,4 @@
-"""What recordings of one person must have in common before they are decoded together."""
+"""What recordings of one person must have in common, and what they do not share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import DataError
+from braindecode_pipe.pipeline.findings import Finding
 from braindecode_pipe.recipe import PreprocessSection
 from braindecode_pipe.splits import StudyPlan
 
@@ -56,3 +57,38 @@ def rate_conflicts(recordings: pd.DataFrame, section: PreprocessSection) -> list
             "[[plan.exclude]]",
         ))  # fmt: skip
     return errors
+
+
+def repeat_findings(plan: StudyPlan, section: PreprocessSection) -> list[Finding]:
+    """Recordings whose single-trial betas have nothing to be cross-validated by.
+
+    ``glmsingle`` learns from one recording at a time; where repeats of a stimulus lie in different
+    runs it falls back to fixed settings, which nobody should take for the whole method.
+    """
+    if section.bold.responses != "glmsingle":
+        return []
+    from braindecode_pipe.preprocess.glmsingle import LEAST_PREDICTED
+
+    slow = plan.recordings["recording"][plan.recordings["datatype"].isin(_SLOW)]
+    target = section.bold.glm.target
+    columns = [c for c in plan.events if str(c).startswith("stimulus_")]
+    column = f"stimulus_{target}" if target else next(iter(columns), "")
+    events = plan.events[plan.events["recording"].isin(slow)]
+    if column not in events:
+        return []
+    events = events[events[column].fillna("").astype(str) != ""]
+    repeated = events.duplicated(["recording", column], keep=False)
+    within = repeated.groupby(events["recording"]).sum()
+    poor = within.index[within < LEAST_PREDICTED]
+    if not len(poor):
+        return []
+    here = events[events["recording"].isin(poor)]
+    elsewhere = events.duplicated(["subject", column], keep=False)[here.index].sum()
+    text = (
+        f"glmsingle learns from one recording at a time, and {len(poor)} of {len(within)} have "
+        f"fewer than {LEAST_PREDICTED} trials with a repeat in them: there the response shape, the "
+        "number of noise components and the fraction of ridge are fixed, not chosen"
+    )
+    if elsewhere > repeated[here.index].sum():
+        text += "; repeats in other recordings of the person teach nothing"
+    return [Finding("warning", text)]

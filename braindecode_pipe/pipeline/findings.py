@@ -65,6 +65,10 @@ def event_findings(attrs: Mapping[str, Any]) -> list[Finding]:
         Finding("note", f"{name}: the events were not in the order of time ({n} steps back)")
         for name, n in attrs.get("unsorted_events", {}).items()
     ]
+    findings += [
+        Finding("note", f"{name}: repaired: {'; '.join(texts)}")
+        for name, texts in attrs.get("repaired_events", {}).items()
+    ]
     for name, report in attrs.get("event_matching", {}).items():
         severity = _severity(report)
         if severity:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from braindecode_pipe.errors import InputError, MissingFileError, NoEventsError, SplitError
-from braindecode_pipe.pipeline.consistency import rate_conflicts
+from braindecode_pipe.pipeline.consistency import rate_conflicts, repeat_findings
 from braindecode_pipe.pipeline.findings import Finding, plan_findings
 from braindecode_pipe.pipeline.lag_check import lag_findings
 from braindecode_pipe.plan import build
@@ -34,6 +34,7 @@ def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> lis
         result = build(
             recipe.plan, recipe.split, Path(data), extent=recipe.train.extent,
             reach=lambda recording: reach(recipe.preprocess, recording).total,
+            repairs=recipe.preprocess.emeg.repairs,
         )  # fmt: skip
     except (SplitError, NoEventsError) as error:
         return [Finding("warning" if is_proposal else "error", str(error))]
@@ -44,6 +45,7 @@ def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> lis
     findings += [
         Finding("error", str(error)) for error in rate_conflicts(plan.recordings, recipe.preprocess)
     ]
+    findings += repeat_findings(plan, recipe.preprocess)
     purged = int((plan.role == ROLES["purged"]).sum())
     if purged:
         findings.append(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 import tempfile
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from braindecode_pipe.errors import BraindecodePipeError
-from braindecode_pipe.fitting.lag import Envelope, recording_lag
+from braindecode_pipe.fitting.envelopes import stimulus_envelopes
+from braindecode_pipe.fitting.lag import recording_lag
 from braindecode_pipe.pipeline.findings import Finding
 from braindecode_pipe.recipe import PreprocessSection, Recipe
 from braindecode_pipe.schema import ROLES
@@ -21,7 +18,6 @@ from braindecode_pipe.store import open_signal, safe_join
 
 MAX_RECORDINGS = 6
 MAX_BYTES = 1 << 30
-_ENVELOPE_SFREQ = 100.0
 
 
 def lag_findings(recipe: Recipe, data: Path, plan: StudyPlan) -> list[Finding]:
@@ -56,7 +52,7 @@ def _of_recording(
             preprocess.run(
                 section, row, data, out, allow_truncated=truncated, data_origin=row["data_origin"]
             )
-            found = recording_lag(open_signal(out), plan, name, _envelopes(plan, data))
+            found = recording_lag(open_signal(out), plan, name, stimulus_envelopes(plan, data))
         except BraindecodePipeError as error:
             yield Finding("error", f"{name} cannot be preprocessed: {error}")
             return
@@ -88,43 +84,3 @@ def _choose(plan: StudyPlan, data: Path) -> Iterator[dict[str, Any]]:
                    if f.is_file())  # fmt: skip
         if size <= MAX_BYTES:
             yield row
-
-
-def _envelopes(plan: StudyPlan, data: Path) -> Envelope | None:
-    """Reader of the envelopes of WAV stimuli; None where the study has none."""
-    own = plan.stimuli[plan.stimuli["kind"] == "speech"]
-    rows = {str(r["stimulus"]): r for r in own.to_dict("records")}
-    if not rows:
-        return None
-
-    @lru_cache(maxsize=8)
-    def read(stimulus: str) -> tuple[np.ndarray, float] | None:
-        row = rows.get(stimulus)
-        if row is None or not str(row["path"]).lower().endswith(".wav"):
-            return None
-        return sound_envelope(safe_join(data, row["path"]))
-
-    return read
-
-
-def sound_envelope(path: Path) -> tuple[np.ndarray, float] | None:
-    """Root mean square of a WAV file in pieces of 10 ms, and its rate; None if it cannot be read.
-
-    A sound that cannot be decoded is told by the stage ``embed``, not by a check of onsets.
-    """
-    from scipy.io import wavfile
-
-    try:
-        rate, wave = wavfile.read(path, mmap=True)
-    except (ValueError, OSError, EOFError, struct.error):
-        return None
-    n = max(1, round(rate / _ENVELOPE_SFREQ))
-    pieces = len(wave) // n
-    if pieces < 2:
-        return None
-    out = np.empty(pieces)
-    for start in range(0, pieces, 10_000):
-        part = np.asarray(wave[start * n : min(start + 10_000, pieces) * n], np.float64)
-        part = part.reshape(-1, n * (1 if part.ndim == 1 else part.shape[1]))
-        out[start : start + len(part)] = np.sqrt(((part - part.mean()) ** 2).mean(1))
-    return out, rate / n

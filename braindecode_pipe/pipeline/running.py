@@ -312,6 +312,7 @@ def _plan(current: Run) -> StudyPlan | None:
         return build(
             current.recipe.plan, current.recipe.split, current.data,
             extent=current.stages.extent, hasher=current.hashes, reach=current.stages.reach,
+            repairs=current.stages.table_repairs,
         ).plan  # fmt: skip
     return None
 

@@ -12,6 +12,7 @@ import numpy as np
 from braindecode_pipe import plan as plan_room
 from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.fitting.inputs import InputScaling
+from braindecode_pipe.formats.tables import TABLE_REPAIRS
 from braindecode_pipe.pipeline.cache import FileHashes, code_hash, flatten, package_version
 from braindecode_pipe.pipeline.units import STAGES, Unit
 from braindecode_pipe.preprocess.reach import SETTINGS, reach
@@ -49,6 +50,11 @@ class Stages:
         """Times [s] around an event that decoders read."""
         return self.recipe.train.extent
 
+    @property
+    def table_repairs(self) -> list[str]:
+        """What event tables are repaired of while they are read."""
+        return [r for r in self.recipe.preprocess.emeg.repairs if r in TABLE_REPAIRS]
+
     def reach(self, recording: Mapping[str, Any]) -> float:
         """Seconds over which preprocessing carries the samples of a recording on."""
         return reach(self.recipe.preprocess, recording).total
@@ -63,6 +69,7 @@ class Stages:
             **flatten(recipe.split.model_dump(mode="json"), "split"),
             **flatten(list(self.extent), "train.windows.tmin, tmax, baseline"),
             **(flatten(self._reach_settings(), "preprocess") if divides else {}),
+            **flatten(self.table_repairs, "preprocess.emeg.repairs"),
             **{f"content of {name}": value for name, value in contents.items()},
         }
         return self._unit(
@@ -77,6 +84,7 @@ class Stages:
                 "extent": self.extent,
                 "hasher": self.hashes,
                 "reach": self.reach if divides else None,
+                "repairs": self.table_repairs,
             },
         )
 

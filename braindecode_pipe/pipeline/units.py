@@ -28,7 +28,14 @@ STAGES = {
     for stage in (
         Stage(
             "plan",
-            ("plan", "split", "train.windows.tmin", "train.windows.tmax", "train.windows.baseline"),
+            (
+                "plan",
+                "split",
+                "train.windows.tmin",
+                "train.windows.tmax",
+                "train.windows.baseline",
+                "preprocess.emeg.repairs",
+            ),
             ("plan", "splits", "formats", "preprocess/reach"),
             ("mne", "nibabel", "pandas"),
         ),

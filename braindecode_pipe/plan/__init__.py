@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,13 @@ from braindecode_pipe.store import write_store
 
 __all__ = ["build", "find_recordings", "fingerprint", "run"]
 
+# Attributes of a plan -> what `read_all_events` calls them.
+_NOTED = {
+    "dropped_events": "dropped",
+    "unsorted_events": "unsorted",
+    "event_matching": "matching",
+    "repaired_events": "repaired",
+}
 _FITTED = (ROLES["train"], ROLES["validation"])
 Hasher = Callable[[Path], str]
 Reach = Callable[[Mapping[str, Any]], float]
@@ -91,6 +98,7 @@ def build(
     extent: tuple[float, float | None] = (0.0, None),
     hasher: Hasher = hash_file,
     reach: Reach | None = None,
+    repairs: Sequence[str] = (),
 ) -> PlanResult:
     """Make the plan of a study in memory.
 
@@ -106,6 +114,7 @@ def build(
     hasher : content hash of a file
     reach : row of ``recordings`` -> seconds over which preprocessing carries samples on; default:
         it carries nothing
+    repairs : of ``EmegSection.repairs``: what event tables are repaired of while they are read
 
     Raises
     ------
@@ -117,11 +126,11 @@ def build(
     recordings = find_recordings(section, data, hasher)
     check_readable(recordings)
     if split.by == "none":
-        return _without_split(section, split, recordings, data)
+        return _without_split(section, split, recordings, data, repairs)
     copies = find_duplicates(recordings, data)
     if copies and section.duplicates == "error":
         raise _duplicate_error(copies, data)
-    events, noted, problems = read_all_events(section, recordings, data)
+    events, noted, problems = read_all_events(section, recordings, data, repairs)
     named = recordings["recording"].map(problems)
     recordings["problem"] = recordings["problem"].where(named.isna(), named)
     for root in {data, data.resolve()}:  # a plan does not depend on where the data lie
@@ -145,9 +154,7 @@ def build(
     _refuse_shared(plan, split, kinds)
     attrs = {
         **_attrs(section, split, plan, data),
-        "dropped_events": noted["dropped"],
-        "unsorted_events": noted["unsorted"],
-        "event_matching": noted["matching"],
+        **{attr: noted.get(what, {}) for attr, what in _NOTED.items()},
         "duplicates": [list(pair) for pair in copies],
         "shared_stimuli": {name: shared_between_roles(plan, name) for name in kinds},
         "extent": list(extent),
@@ -174,13 +181,17 @@ def _attrs(
 
 
 def _without_split(
-    section: PlanSection, split: SplitSection, recordings: pd.DataFrame, data: Path
+    section: PlanSection,
+    split: SplitSection,
+    recordings: pd.DataFrame,
+    data: Path,
+    repairs: Sequence[str],
 ) -> PlanResult:
     """A plan of recordings that are preprocessed only: no stimuli, no folds."""
     try:
-        events, noted, problems = read_all_events(section, recordings, data)
+        events, noted, problems = read_all_events(section, recordings, data, repairs)
     except EventError as error:
-        events, noted = no_events(), {"dropped": {}, "unsorted": {}, "matching": {}}
+        events, noted = no_events(), {}
         problems = {"": str(error)}
     for root in {data, data.resolve()}:
         problems = {name: text.replace(f"{root}/", "") for name, text in problems.items()}
@@ -192,9 +203,7 @@ def _without_split(
     plan = StudyPlan(recordings, events, stimuli, folds, np.zeros((0, len(events)), np.int8))
     attrs = {
         **_attrs(section, split, plan, data),
-        "dropped_events": noted["dropped"],
-        "unsorted_events": noted["unsorted"],
-        "event_matching": noted["matching"],
+        **{attr: noted.get(what, {}) for attr, what in _NOTED.items()},
         "event_problems": problems,
         "duplicates": [],
         "shared_stimuli": {},
@@ -259,9 +268,10 @@ def run(
     extent: tuple[float, float | None] = (0.0, None),
     hasher: Hasher = hash_file,
     reach: Reach | None = None,
+    repairs: Sequence[str] = (),
 ) -> None:
     """Build the plan and write it: groups recordings, events, stimuli, folds, split."""
-    result = build(section, split, data, extent=extent, hasher=hasher, reach=reach)
+    result = build(section, split, data, extent=extent, hasher=hasher, reach=reach, repairs=repairs)
     plan = result.plan
     groups = {
         "recordings": table_to_dataset(plan.recordings, "recording_row"),

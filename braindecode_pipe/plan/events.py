@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from braindecode_pipe.errors import DataError, EventError, MissingFileError, NoEventsError
 from braindecode_pipe.formats import guarded, open_epochs
+from braindecode_pipe.formats.tables import needs_repair, repaired_text
 from braindecode_pipe.plan.comparison import Comparison, compare
 from braindecode_pipe.plan.recordings import sidecars, stem
 from braindecode_pipe.plan.triggers import Triggers, read_triggers
@@ -31,7 +33,9 @@ def event_files(recording: Mapping[str, Any], data: Path, derivatives: str = "")
     return sidecars(path, data, "events", ".tsv")
 
 
-def read_events(section: PlanSection, recording: Mapping[str, Any], data: Path) -> pd.DataFrame:
+def read_events(
+    section: PlanSection, recording: Mapping[str, Any], data: Path, repairs: Sequence[str] = ()
+) -> pd.DataFrame:
     """Events of one recording.
 
     Parameters
@@ -43,12 +47,15 @@ def read_events(section: PlanSection, recording: Mapping[str, Any], data: Path) 
         A row of the recording table.
     data : Path
         Root of the data set.
+    repairs : sequence of str
+        Of ``EmegSection.repairs``: what an event table is repaired of while it is read.
 
     Returns
     -------
     DataFrame, sorted by onset, with event (id), recording, subject, session, run, onset [s],
     duration [s], and the data set's own columns. In ``attrs``: ``dropped`` counts events outside
-    the recording, ``unsorted`` rows that came after a later one, and ``matching`` is the report of
+    the recording, ``unsorted`` rows that came after a later one, ``repaired`` says what was
+    repaired, and ``matching`` is the report of
     :func:`~braindecode_pipe.plan.comparison.compare`, or None where nothing was compared.
 
     Raises
@@ -60,12 +67,12 @@ def read_events(section: PlanSection, recording: Mapping[str, Any], data: Path) 
     continuous = recording["datatype"] in _CONTINUOUS
     files = event_files(recording, data, section.derivatives)
     source = section.event_source
-    file, matching = path, None
+    file, matching, repaired = path, None, []
     if recording["datatype"] == "epochs":
         table = _from_epochs(path)
     elif files and (source in ("auto", "table") or not continuous):
         file = files[-1]
-        table = _from_table(file, section)
+        table, repaired = _from_table(file, section, repairs)
     elif source == "table" or not continuous:
         table = _no_events() if source == "auto" else _refuse_missing_table(path)
     else:
@@ -82,7 +89,9 @@ def read_events(section: PlanSection, recording: Mapping[str, Any], data: Path) 
     table.insert(0, "event", [f"{name}:{index:05d}" for index in table.pop("index")])
     for column in ("recording", "subject", "session", "run"):
         table[column] = str(recording[column])
-    table.attrs |= {"dropped": dropped, "unsorted": unsorted, "matching": matching}
+    table.attrs |= {
+        "dropped": dropped, "unsorted": unsorted, "matching": matching, "repaired": repaired,
+    }  # fmt: skip
     return table
 
 
@@ -136,14 +145,36 @@ def _from_triggers(triggers: Triggers, section: PlanSection, path: Path) -> pd.D
     )
 
 
-def _from_table(file: Path, section: PlanSection) -> pd.DataFrame:
+def _cells(file: Path, repairs: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """A table of strings, and what was repaired in it."""
+    source, repaired = file, []
     try:
-        table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        if needs_repair(file, repairs):
+            text, repaired = repaired_text(file, repairs)
+            source = io.StringIO(text)
+        return pd.read_csv(source, sep="\t", dtype=str, keep_default_na=False), repaired
+    except DataError as error:
         raise EventError(
-            "the event table cannot be read", file=file, expected="tab-separated text",
-            found=str(error),
+            "the event table cannot be read", file=file, expected=error.expected,
+            found=error.found, remedy=error.remedy,
         ) from error  # fmt: skip
+    except (ValueError, pd.errors.ParserError) as error:
+        is_encoding = isinstance(error, UnicodeDecodeError)
+        raise EventError(
+            "the event table cannot be read", file=file, expected="tab-separated UTF-8 text",
+            found=str(error), remedy=_asking("text-encoding") if is_encoding else None,
+        ) from error  # fmt: skip
+
+
+def _asking(repair: str) -> str:
+    return f'correct the file, or set preprocess.emeg.repairs = ["{repair}"]'
+
+
+def _from_table(
+    file: Path, section: PlanSection, repairs: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of an event table, and what was repaired in it."""
+    table, repaired = _cells(file, repairs)
     table = table.rename(columns=section.columns)
     if "onset" not in table:
         raise EventError(
@@ -162,14 +193,18 @@ def _from_table(file: Path, section: PlanSection) -> pd.DataFrame:
         )
     else:
         table["duration"] = 0.0
-    if (table["duration"] < 0).any():
-        row = int(np.flatnonzero(table["duration"] < 0)[0])
+    negative = np.flatnonzero(table["duration"] < 0)
+    if len(negative) and "negative-durations" not in repairs:
         raise EventError(
             "an event has a negative duration", file=file, expected="0 s or more",
-            found=f"{table['duration'].iloc[row]} s in row {row + 2}",
+            found=f"{table['duration'].iloc[negative[0]]} s in row {negative[0] + 2}",
+            remedy=_asking("negative-durations"),
         )  # fmt: skip
+    if len(negative):  # a column that the recipe calls duration
+        table.loc[negative, "duration"] = 0.0
+        repaired = [*repaired, f"{file.name}: {len(negative)} negative durations are 0 s"]
     table["index"] = np.arange(len(table))
-    return table
+    return table, repaired
 
 
 def _numbers(column: pd.Series, name: str, file: Path) -> pd.Series:
@@ -182,7 +217,7 @@ def _numbers(column: pd.Series, name: str, file: Path) -> pd.Series:
             file=file,
             expected="seconds, with a decimal point",
             found=f"{text!r} in row {wrong[0] + 2} ({len(wrong)} such rows)",
-            remedy="replace decimal commas by points" if "," in text else "correct those rows",
+            remedy=_asking("decimal-comma") if "," in text else "correct those rows",
         )
     return values
 
@@ -262,14 +297,15 @@ def no_events() -> pd.DataFrame:
 
 
 def read_all_events(
-    section: PlanSection, recordings: pd.DataFrame, data: Path
+    section: PlanSection, recordings: pd.DataFrame, data: Path, repairs: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]], dict[str, str]]:
     """Events of all recordings that are not excluded.
 
     Returns
     -------
     events : one row per event
-    noted : ``dropped``, ``unsorted``, ``matching``, each recording -> what :func:`read_events` says
+    noted : ``dropped``, ``unsorted``, ``matching``, ``repaired``, each recording -> what
+        :func:`read_events` says
     problems : recording -> why its events cannot be used; such a recording is left to fail alone
 
     Raises
@@ -277,12 +313,14 @@ def read_all_events(
     EventError : no recording has any event, or none has events that can be used
     """
     tables, errors = {}, {}
-    noted: dict[str, dict[str, Any]] = {"dropped": {}, "unsorted": {}, "matching": {}}
+    noted: dict[str, dict[str, Any]] = {
+        "dropped": {}, "unsorted": {}, "matching": {}, "repaired": {},
+    }  # fmt: skip
     usable = [r for r in recordings.to_dict("records") if not (r["excluded"] or r["problem"])]
     for recording in usable:
         name = str(recording["recording"])
         try:
-            table = read_events(section, recording, data)
+            table = read_events(section, recording, data, repairs)
         except EventError as error:
             errors[name] = error
             continue

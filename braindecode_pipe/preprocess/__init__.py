@@ -97,6 +97,12 @@ def input_files(section: PreprocessSection, recording: dict[str, Any], data: Pat
         files = bold.side_files(section.bold, recording, path, data)
     else:
         files = [path.with_name(path.name.split(".")[0].rsplit("_", 1)[0] + "_events.tsv")]
-        if section.emeg.maxwell is not None or "empty-room" in section.emeg.ssp:
+        maxwell = section.emeg.maxwell
+        if maxwell is not None or "maxwell" in section.emeg.noisy:
+            files += companions(path, data, empty_room=False).files
+        if maxwell is not None:
+            named = [name for name in (maxwell.calibration, maxwell.cross_talk) if name]
+            files += [safe_join(data, name) for name in named]
+        if "empty-room" in section.emeg.ssp:
             files += companions(path, data).files
-    return [file for file in files if file.is_file()]
+    return [file for file in dict.fromkeys(files) if file.is_file()]

@@ -26,7 +26,9 @@ import numpy as np
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.preprocess.extras import require, warnings_into
 from braindecode_pipe.preprocess.sensors import sensor_geometry
+from braindecode_pipe.preprocess.sidecars import Companions
 from braindecode_pipe.preprocess.steps import Log
+from braindecode_pipe.recipe.models import MaxwellSection
 
 _PREP = {
     "bad_by_deviation": "amplitude unlike that of the other channels",
@@ -49,9 +51,8 @@ def find_noisy(
     log: Log,
     *,
     path: Path | None = None,
-    calibration: str | None = None,
-    cross_talk: str | None = None,
-    origin: Any = "auto",
+    maxwell: MaxwellSection | None = None,
+    site: Companions | None = None,
 ) -> dict[str, str]:
     """Bad channels and why, by the methods of ``preprocess.emeg.noisy``.
 
@@ -64,8 +65,8 @@ def find_noisy(
     seed : of the random subsets of RANSAC
     log : Log
     path : the recording, for messages
-    calibration, cross_talk : files for SSS
-    origin : (3,) [m] or "auto", origin of the SSS expansion
+    maxwell : orders, frame and origin of the SSS expansion; default: those of the section
+    site : fine calibration and cross-talk for SSS
 
     Returns
     -------
@@ -79,7 +80,7 @@ def find_noisy(
     found: dict[str, list[str]] = {}
     for method in methods:
         if method == "maxwell":
-            reasons = _by_maxwell(raw, log, path, calibration, cross_talk, origin)
+            reasons = _by_maxwell(raw, log, path, maxwell or MaxwellSection(), site or Companions())
         else:
             reasons = _by_prep(raw, method, seed, log)
         for name, reason in reasons.items():
@@ -133,12 +134,7 @@ def _by_prep(raw: Any, method: str, seed: int, log: Log) -> dict[str, str]:
 
 
 def _by_maxwell(
-    raw: Any,
-    log: Log,
-    path: Path | None,
-    calibration: str | None,
-    cross_talk: str | None,
-    origin: Any,
+    raw: Any, log: Log, path: Path | None, section: MaxwellSection, site: Companions
 ) -> dict[str, str]:
     import mne
 
@@ -149,8 +145,11 @@ def _by_maxwell(
         log.warnings.append(f"no bad channels by SSS: less than {_MAXWELL_S:g} s")
         return {}
     meg = raw.copy().pick(["meg", "ref_meg"], exclude=(), verbose="error")
-    frame = "head" if meg.info["dev_head_t"] is not None else "meg"
-    if isinstance(origin, str):
+    frame = section.coord_frame if meg.info["dev_head_t"] is not None else "meg"
+    origin: Any = "auto"
+    if section.origin is not None and frame == section.coord_frame:
+        origin = section.origin
+    else:
         try:
             mne.bem.fit_sphere_to_headshape(meg.info, verbose="error")
             fits = frame == "head"
@@ -165,8 +164,10 @@ def _by_maxwell(
     with warnings_into(log, "bad channels by SSS"):
         try:
             noisy, flat = mne.preprocessing.find_bad_channels_maxwell(
-                meg, origin=origin, coord_frame=frame, calibration=calibration,
-                cross_talk=cross_talk, duration=_MAXWELL_S,
+                meg, origin=origin, coord_frame=frame, int_order=section.int_order,
+                ext_order=section.ext_order, duration=_MAXWELL_S,
+                calibration=None if site.calibration is None else str(site.calibration),
+                cross_talk=None if site.cross_talk is None else str(site.cross_talk),
                 ignore_ref=bool(meg.compensation_grade),
             )  # fmt: skip
         except (RuntimeError, ValueError) as error:
@@ -179,7 +180,9 @@ def _by_maxwell(
             ) from error
     found = dict.fromkeys(flat, "flat (SSS)")
     found |= dict.fromkeys(noisy, "not explained by sources in the head (SSS)")
-    log.steps.append(f"bad channels by SSS: {_told(found, len(meg.ch_names))}")
+    used = [name for name in ("calibration", "cross_talk") if getattr(site, name)]
+    how = f", with {' and '.join(used).replace('_', '-')}" if used else ""
+    log.steps.append(f"bad channels by SSS{how}: {_told(found, len(meg.ch_names))}")
     return found
 
 

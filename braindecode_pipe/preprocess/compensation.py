@@ -52,10 +52,14 @@ def apply_compensation(sensors: Any, grade: int, log: Log, path: Path | None = N
             remedy="correct preprocess.emeg.compensation",
         )
     before = int(sensors.compensation_grade or 0)
+    kind_of = dict(zip(sensors.ch_names, types))
+    if spoiled := [name for name in sensors.info["bads"] if kind_of[name] == "ref_meg"]:
+        log.warnings.append(f"bad reference channels in the compensation: {', '.join(spoiled)}")
     sensors.apply_gradient_compensation(grade, verbose="error")
     references = [name for name, kind in zip(sensors.ch_names, types) if kind == "ref_meg"]
     with warnings_into(log, "compensation"):
         sensors.drop_channels(references)
+    log.left_out |= dict.fromkeys(references, "reference of the compensation")
     log.steps.append(
         f"gradient compensation of grade {grade} (recorded with {before}) by "
         f"{len(references)} reference channels"

@@ -31,6 +31,7 @@ from braindecode_pipe.preprocess.output import Rows, write_signal
 from braindecode_pipe.preprocess.reading import apply_names, collect_warnings, read_raw
 from braindecode_pipe.preprocess.records import Spectra, judge, measure_spectrum, pick
 from braindecode_pipe.preprocess.scratch import Scratch
+from braindecode_pipe.preprocess.sidecars import site_files
 from braindecode_pipe.preprocess.sources import (
     bridge_gaps,
     bridge_spans,
@@ -246,14 +247,14 @@ class _Work:
 
         settings, log, path = self.section.maxwell, self.log, self.path
         self._recorded, self.source.info = self.source, sensors.info.copy()
-        calibration, cross_talk = maxwell.site_files(settings, path, self.data)
+        site = site_files(settings, path, self.data)
         position = None
         if settings.movement == "chpi":
             position = maxwell.head_positions(self._raw, log, path)
             self.variables |= maxwell.head_variables(position)
         self._separate = partial(
-            maxwell.MaxwellSource, section=settings, head_pos=position, calibration=calibration,
-            cross_talk=cross_talk, path=path,
+            maxwell.MaxwellSource, section=settings, head_pos=position,
+            calibration=site.calibration, cross_talk=site.cross_talk, path=path,
         )  # fmt: skip
         self.source = self._separate(self.source, log=log)
         bads = list(self.source.info["bads"])

@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from braindecode_pipe.errors import DataError, MissingFileError
+from braindecode_pipe.errors import DataError
 from braindecode_pipe.preprocess.extras import warnings_into
-from braindecode_pipe.preprocess.sidecars import bids_root
 from braindecode_pipe.preprocess.steps import Log
 from braindecode_pipe.recipe.models import MaxwellSection
-from braindecode_pipe.store import safe_join
 
 if TYPE_CHECKING:
     import mne
@@ -287,41 +285,6 @@ def _check_geometry(info: Any, section: MaxwellSection, path: Path | None) -> No
             found=section.coord_frame,
             remedy='set maxwell.coord_frame = "head", or movement = "none"',
         )
-
-
-def site_files(section: MaxwellSection, path: Path, data: Path) -> tuple[Path | None, Path | None]:
-    """Fine calibration and cross-talk: those of the recipe, else those that BIDS associates.
-
-    Raises
-    ------
-    MissingFileError : a file that the recipe names is not there
-    """
-    found: list[Path | None] = []
-    root = bids_root(path, data)
-    for key, attribute in (
-        ("calibration", "meg_calibration_fpath"),
-        ("cross_talk", "meg_crosstalk_fpath"),
-    ):
-        named = getattr(section, key)
-        if named:
-            file = safe_join(data, named)
-            if not file.is_file():
-                raise MissingFileError(
-                    f"the {key.replace('_', '-')} file is not there",
-                    file=file,
-                    expected=f"the file of preprocess.emeg.maxwell.{key}",
-                    remedy="correct the path below the data folder",
-                )
-            found.append(file)
-        elif root is not None and path.parent.name == "meg":
-            import mne_bids
-
-            bids_path = mne_bids.get_bids_path_from_fname(path, check=False).update(root=root)
-            file = getattr(bids_path, attribute)
-            found.append(None if file is None else Path(file))
-        else:
-            found.append(None)
-    return found[0], found[1]
 
 
 # -- head movement

@@ -15,7 +15,7 @@ from typing import Any
 from braindecode_pipe.errors import DataError, MissingFileError, RecipeError
 from braindecode_pipe.preprocess.extras import warnings_into
 from braindecode_pipe.preprocess.reading import read_raw
-from braindecode_pipe.preprocess.sidecars import bids_root
+from braindecode_pipe.preprocess.sidecars import companions
 from braindecode_pipe.preprocess.steps import Log
 
 # Vectors per channel type, as in mne-bids-pipeline; of the empty room as in MNE's tutorial.
@@ -132,7 +132,7 @@ def _of_empty_room(raw: Any, path: Path | None, data: Path | None, log: Log) -> 
     if not {"mag", "grad"} & set(raw.get_channel_types()):
         log.warnings.append("no projections of the empty room: no MEG channels")
         return []
-    file = None if path is None or data is None else find_empty_room(path, data)
+    file = None if path is None or data is None else companions(path, data).empty_room
     if file is None:
         raise MissingFileError(
             "no recording of the empty room",
@@ -161,19 +161,3 @@ def _of_empty_room(raw: Any, path: Path | None, data: Path | None, log: Log) -> 
         projs = mne.compute_proj_raw(empty, **_N_EMPTY)
     log.steps.append(f"{len(projs)} projections from {n_times / sfreq:.0f} s of {file.name}")
     return projs
-
-
-def find_empty_room(path: Path, data: Path) -> Path | None:
-    """The recording of the empty room that mne-bids associates with a recording, if any."""
-    root = bids_root(path, data)
-    if root is None:
-        return None
-    import mne_bids
-
-    bids_path = mne_bids.get_bids_path_from_fname(path, check=False).update(root=root)
-    with warnings_into(Log(), "mne-bids"):
-        try:
-            found = bids_path.find_empty_room()
-        except (FileNotFoundError, ValueError, RuntimeError):
-            return None
-    return None if found is None else Path(found.fpath)

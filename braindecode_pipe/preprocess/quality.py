@@ -114,6 +114,9 @@ def find_bad_channels(
     - outlier: ``(log a - median) / max(1.4826 MAD, 0.2) > 5`` with ``a`` the local amplitude,
       among at least five channels of one type.
 
+    Reference channels of MEG (``ref_meg``) are magnetometers and gradiometers at many distances
+    from the head: how large one is beside the others says nothing, and is not looked at.
+
     Parameters
     ----------
     measured : ChannelStatistics
@@ -135,7 +138,7 @@ def find_bad_channels(
             bad[i] = f"copy of {names[measured.copy_of[i]]}"
     for kind in dict.fromkeys(types):
         members = [i for i in np.flatnonzero(types == kind) if i not in bad]
-        if len(members) < 2:
+        if len(members) < 2 or kind == "ref_meg":
             continue
         level = np.log(np.maximum(amplitude[members], np.finfo(float).tiny))
         center = np.median(level)

@@ -22,7 +22,7 @@ from braindecode_pipe.formats import (
 from braindecode_pipe.formats.lengths import declared, mixed_rates
 from braindecode_pipe.formats.mirror import mirrored
 from braindecode_pipe.formats.opening import collect_warnings
-from braindecode_pipe.preprocess import scratch
+from braindecode_pipe.preprocess.blocks import per_block
 from braindecode_pipe.preprocess.scratch import Scratch, slices
 from braindecode_pipe.preprocess.sensors import drop_impossible, restore_frame
 from braindecode_pipe.preprocess.sidecars import bids_root, entities, merged_json, read_json
@@ -231,7 +231,7 @@ def copy_raw(raw: Any, picks: list[int], samples: Scratch, path: Path, data: Pat
             samples.write(i, 0, get(picks=[pick]))
     else:
         # Readers take all channels of the file into memory, picked or not.
-        for part in slices(raw.n_times, _per_block(len(raw.ch_names))):
+        for part in slices(raw.n_times, per_block(len(raw.ch_names))):
             samples.write(0, part.start, get(start=part.start, stop=part.stop))
     return messages
 
@@ -245,17 +245,12 @@ def copy_epochs(
     """
     messages: list[str] = []
     n_times = len(epochs.times)
-    for part in slices(len(epochs), _per_block(len(epochs.ch_names) * n_times)):
+    for part in slices(len(epochs), per_block(len(epochs.ch_names) * n_times)):
         reader = partial(epochs.get_data, picks=picks, item=part, copy=False, verbose="warning")
         values, found = guarded(reader, path, data)
         samples.write(0, part.start * n_times, values.transpose(1, 0, 2).reshape(len(picks), -1))
         messages += [text for text in found if text not in messages]
     return messages
-
-
-def _per_block(n: int) -> int:
-    """How many pieces of ``n`` float64 values fit into memory, at least one."""
-    return max(1, scratch.BLOCK_BYTES // (8 * n))
 
 
 def _crop(raw: Any, path: Path) -> None:

@@ -158,6 +158,7 @@ def quality_dataset(
     amplitude[:n_before] = before.amplitude
     types = [*before.types, *(kinds[names.index(name)] for name in channels[n_before:])]
     reasons = [log.bad_reason.get(name, "") for name in channels]
+    left_out = [log.left_out.get(name, "") for name in channels]
     units = [quality.SI_UNITS.get(kind, "V") for kind in types]
     return xr.Dataset(
         {
@@ -165,6 +166,7 @@ def quality_dataset(
             "psd_after": (("sensor", "freq_after"), psd_after),
             "amplitude": ("sensor", amplitude),
             "bad_reason": ("sensor", np.asarray(reasons, dtype=object)),
+            "left_out": ("sensor", np.asarray(left_out, dtype=object)),
         },
         coords={
             "sensor": ("sensor", np.asarray(channels, dtype=object)),

@@ -282,10 +282,12 @@ def _bipolar(sensors: Any, given: list[list[str]], log: Log, path: Path | None) 
             )
         if log.constant.issuperset(pair):
             log.constant.add(name)
+    log.left_out |= dict.fromkeys(old - set(sensors.ch_names), "in bipolar pairs")
     paired = {types[i] for i, _ in pairs}
     alone = [n for n in sensors.ch_names if n in old and types[names.index(n)] in paired]
     if alone:
         sensors.drop_channels(alone)
+        log.left_out |= dict.fromkeys(alone, "in no bipolar pair")
         log.warnings.append(f"left out, in no bipolar pair: {', '.join(alone)}")
     how = "as given" if given else "neighbours by name"
     log.steps.append(f"bipolar reference: {len(new)} pairs, {how}")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from braindecode_pipe.errors import DataError
+from braindecode_pipe.errors import DataError, MissingFileError
 from braindecode_pipe.formats.lengths import check_declared, mixed_rates, truncated
+from braindecode_pipe.recipe.models import MaxwellSection
 from braindecode_pipe.store import safe_join
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "merged_json",
     "mixed_rates",
     "read_json",
+    "site_files",
     "truncated",
 ]
 
@@ -117,13 +119,14 @@ class Companions:
         return [f for f in (self.calibration, self.cross_talk, self.empty_room) if f is not None]
 
 
-def companions(path: Path, data: Path) -> Companions:
+def companions(path: Path, data: Path, *, empty_room: bool = True) -> Companions:
     """Fine calibration, cross-talk and empty-room recording of a BIDS MEG recording.
 
     Calibration and cross-talk are those of the subject (and session), as BIDS 1.9 ("MEG,
     Cross-talk and fine-calibration files") names them. The empty-room recording is the one that
     ``AssociatedEmptyRoom`` of the sidecar names, else the one that mne-bids finds: the nearest in
-    time among ``sub-emptyroom``, else ``task-noise`` of the same session.
+    time among ``sub-emptyroom``, else ``task-noise`` of the same session; it is not looked for
+    without ``empty_room``.
 
     Raises
     ------
@@ -139,8 +142,32 @@ def companions(path: Path, data: Path) -> Companions:
     return Companions(
         calibration if calibration.is_file() else None,
         cross_talk if cross_talk.is_file() else None,
-        _empty_room(path, data, root),
+        _empty_room(path, data, root) if empty_room else None,
     )
+
+
+def site_files(section: MaxwellSection, path: Path, data: Path) -> Companions:
+    """Fine calibration and cross-talk: those of the recipe, else those that BIDS associates.
+
+    Raises
+    ------
+    MissingFileError : a file that the recipe names is not there
+    """
+    beside = companions(path, data, empty_room=False)
+    found = {"calibration": beside.calibration, "cross_talk": beside.cross_talk}
+    for key in found:
+        named = getattr(section, key)
+        if not named:
+            continue
+        found[key] = safe_join(data, named)
+        if not found[key].is_file():
+            raise MissingFileError(
+                f"the {key.replace('_', '-')} file is not there",
+                file=found[key],
+                expected=f"the file of preprocess.emeg.maxwell.{key}",
+                remedy="correct the path below the data folder",
+            )
+    return Companions(**found)
 
 
 def _empty_room(path: Path, data: Path, root: Path) -> Path | None:

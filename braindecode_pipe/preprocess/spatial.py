@@ -13,8 +13,12 @@ from braindecode_pipe.preprocess.blocks import Source
 from braindecode_pipe.preprocess.engines import Lines, Spatial
 from braindecode_pipe.preprocess.excerpts import excerpt
 from braindecode_pipe.preprocess.reading import collect_warnings
+from braindecode_pipe.preprocess.reference import apply_reference
+from braindecode_pipe.preprocess.sensors import sensor_geometry
+from braindecode_pipe.preprocess.sidecars import site_files
 from braindecode_pipe.preprocess.steps import Log
 from braindecode_pipe.recipe import EmegSection
+from braindecode_pipe.recipe.models import MaxwellSection
 
 # Excerpts: high-pass [Hz], low-pass [Hz], rate [Hz], longest [s].
 _FOR_NOISY = (1.0, None, 250.0, 300.0)
@@ -70,14 +74,16 @@ def compose(
 
     Returns
     -------
-    Spatial, and variables for the quality group
+    Spatial, and variables for the quality group, whose ``sensor`` dimension has the channels of
+    the source and then those that were made of them
     """
     names = list(sensors.ch_names)
     variables: dict[str, Any] = {}
     with collect_warnings(path, data, log.warnings):
         step.place(sensors, section, path, log)
+        place = dict(zip(names, sensor_geometry(sensors.info)[0]))
         if section.noisy:
-            _find_noisy(sensors, excerpts, section, path, log)
+            _find_noisy(sensors, excerpts, section, path, data, log)
         if section.compensation is not None:
             from braindecode_pipe.preprocess.compensation import apply_compensation
 
@@ -91,24 +97,28 @@ def compose(
         step.treat_bads(sensors, section, path, log)
         if section.ssp:
             _project(sensors, excerpts, section, path, data, log)
-        _reference(sensors, section, path, log)
+        apply_reference(sensors, section, log, path)
+        place |= dict(zip(sensors.ch_names, sensor_geometry(sensors.info)[0]))
+        names = list(place)
         before = np.array(sensors.get_data())
         lines, figures = _remove_lines(sensors, excerpts, section, log)
         weights = np.eye(len(before))
         if section.ica is not None:
             weights, variables = _remove_components(sensors, excerpts, section, names, log)
-        variables |= figures
+        variables |= {**figures, "position": (("sensor", "axis"), np.array(list(place.values())))}
     lines = [Lines(weights @ part.mixing, part.unmixing, part.taps) for part in lines]
     return Spatial(weights @ before, lines), variables
 
 
 def _find_noisy(
-    sensors: Any, excerpts: Excerpts, section: EmegSection, path: Path, log: Log
+    sensors: Any, excerpts: Excerpts, section: EmegSection, path: Path, data: Path, log: Log
 ) -> None:
     from braindecode_pipe.preprocess.bads import find_noisy
 
     raw = excerpts.of(sensors, *_FOR_NOISY)
-    found = find_noisy(raw, section.noisy, _SEED, log, path=path)
+    settings = section.maxwell or MaxwellSection()
+    site = site_files(settings, path, data) if "maxwell" in section.noisy else None
+    found = find_noisy(raw, section.noisy, _SEED, log, path=path, maxwell=settings, site=site)
     for name, reason in found.items():
         log.bad_reason.setdefault(name, reason)
     bads = set(sensors.info["bads"]) | set(found)
@@ -126,15 +136,6 @@ def _project(
         eog_channels=ica.eog_channels if ica else (), ecg_channel=ica.ecg_channel if ica else "",
     )  # fmt: skip
     apply_ssp(sensors, projs, log)
-
-
-def _reference(sensors: Any, section: EmegSection, path: Path, log: Log) -> None:
-    if section.reference == "average":
-        step.average_reference(sensors, log)
-    elif section.reference:
-        from braindecode_pipe.preprocess.reference import apply_reference
-
-        apply_reference(sensors, section, log, path)
 
 
 def _remove_lines(

@@ -21,7 +21,6 @@ from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.preprocess.sensors import sensor_geometry
 from braindecode_pipe.recipe import EmegSection
 
-_ELECTRODES = ("eeg", "seeg", "ecog", "dbs")
 # With fewer good neighbours a spherical spline invents the channel.
 _MIN_NEIGHBOURS = 8
 # Less than this outside of the test windows is nothing to fit on [s].
@@ -32,11 +31,18 @@ _RENAMED = {"standard_1005": "colin27_1005", "standard_1020": "colin27_1020"}
 
 @dataclass
 class Log:
-    """What was done to a recording, in order, and what a reader of the report should know."""
+    """What was done to a recording, in order, and what a reader of the report should know.
+
+    Attributes
+    ----------
+    bad_reason : channel -> why it is bad
+    left_out : channel -> why it is not in the result, although nothing may be wrong with it
+    """
 
     steps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bad_reason: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     constant: set[str] = field(default_factory=set)
 
 
@@ -56,15 +62,6 @@ def treat_bads(inst: Any, section: EmegSection, path: Path, log: Log) -> None:
         log.steps.append(f"dropped bad channels: {', '.join(bads)}")
     elif bads and section.bads == "interpolate":
         _interpolate(inst, log)
-
-
-def average_reference(inst: Any, log: Log) -> None:
-    """Average reference over the good electrodes, in place."""
-    if not any(kind in _ELECTRODES for kind in inst.get_channel_types()):
-        log.warnings.append("no average reference: no electrodes")
-        return
-    inst.set_eeg_reference("average", projection=False, verbose="error")
-    log.steps.append("average reference over the good electrodes")
 
 
 def place(inst: Any, section: EmegSection, path: Path, log: Log) -> None:

@@ -88,7 +88,11 @@ class EmegSection(Section):
             "negative-durations",
             "text-encoding",
         ]
-    ] = Field([], description="what `check` proposes and the recipe has to ask for")
+    ] = Field(
+        [],
+        description="what `check` proposes and the recipe has to ask for; those of tables hold for "
+        "event tables of fMRI as well",
+    )
     montage: str = Field("", description="standard montage when the recording has no positions")
     nan: Literal["raise", "interpolate", "mark-bad"] = Field(
         "raise", description="samples that are not finite; interpolate: over time, spans marked bad"
@@ -154,7 +158,9 @@ class GlmSection(Section):
     """Single-trial betas: one regressor per event that presents a stimulus."""
 
     hrf: Literal["spm", "glover", "library"] | None = Field(
-        None, description="none: glover; with glmsingle the library, the best of 20 per sensor"
+        None,
+        description="none: glover; with glmsingle and repeats the library, the best of 20 per "
+        "sensor",
     )
     high_pass: float | None = Field(0.01, gt=0, description="cosine drift terms [Hz]")
     lss_others: Literal["condition", "together"] = Field(

@@ -141,7 +141,7 @@ def _matched(recording: Recording) -> bool:
 
 
 def _lag_asked(recording: Recording) -> bool:
-    """Wherever it can be measured: there are events, and this version has the function."""
+    """Wherever it can be measured: there are enough events, and responses have a time."""
     found: list[bool] = []
     attempt("lag", lambda: found.append(recording.lag is not None) or ())
     return found != [False]  # a measurement that breaks is shown as FAILED

@@ -86,6 +86,7 @@ def amplitudes(recording: Recording) -> Iterator[Block]:
     """Local amplitude of every sensor as it was read."""
     amplitude = recording.need("amplitude", "the amplitude of the sensors")
     table = recording.stated
+    amplitude, table = amplitude[table["recorded"]], table[table["recorded"]]
     bad = (table["reason"] != "").to_numpy()
     alt = f"Amplitude of {len(table)} sensors, {int(bad.sum())} of them bad"
     caption = (
@@ -121,11 +122,26 @@ def spectra(recording: Recording) -> Iterator[Block]:
     band = None
     if recording.datatype != "epochs" and (low or high):
         band = (float(low or 0), float(high or np.inf))
-    alt = f"Power spectra of {len(table)} sensors before and after preprocessing"
     caption = "Power spectra before and after preprocessing (after: before any scaling)."
     caption += " Dotted: line frequencies." if marked else ""
     caption += " Grey: outside of the pass-band." if band else ""
+    caption += _not_the_same(table)
+    alt = f"Power spectra of {len(table)} sensors before and after preprocessing"
     yield qc_figures.spectra(parts, marked, band, alt, caption)
+
+
+def _not_the_same(table: pd.DataFrame) -> str:
+    """Why spectra before and after are of different sensors; "" where they are of the same."""
+    texts = [
+        f"{wording.count(n, 'sensor')} {why}"
+        for why, n in table.loc[table["left_out"] != "", "left_out"].value_counts().items()
+    ]
+    made = int((~table["recorded"]).sum())
+    if not texts and not made:
+        return ""
+    text = " Before and after are not of the same sensors."
+    text += f" Not in the result: {', '.join(texts)}." if texts else ""
+    return text + (f" Only in the result: {wording.count(made, 'sensor')}." if made else "")
 
 
 def line_frequencies(recording: Recording, top: float) -> list[float]:
@@ -187,6 +203,7 @@ def line_noise(recording: Recording) -> Iterator[Block]:
         for f, b, a in zip(lines, stands["before"], stands["after"])
     )
     caption = "How far the power at each line stands above its neighbours, median of good sensors."
+    caption += _not_the_same(recording.stated)
     if not np.isfinite(stands["after"]).all():
         caption += " Lines without a value after it lie above the low-pass or the new rate."
     removed = [recording.array(n) for n in ("line", "line_power_before", "line_power_after")]

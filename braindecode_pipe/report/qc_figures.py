@@ -118,9 +118,11 @@ def spectra(
             unit, factor = part.unit
             for ax, title in zip(row, titles):
                 one = getattr(part, title)
-                ax.set_title(f"{part.kind} ({len(part.bad)}), {title}")
-                if one is None:
-                    ax.text(0.5, 0.5, "not stored", transform=ax.transAxes, ha="center")
+                n_seen = 0 if one is None else int(np.isfinite(one[1]).any(axis=1).sum())
+                ax.set_title(f"{part.kind} ({n_seen}), {title}")
+                if not n_seen:
+                    text = "not stored" if one is None else "no such sensor"
+                    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center")
                     continue
                 _spectrum(ax, one, part.bad, factor)
                 top = float(one[0][-1])

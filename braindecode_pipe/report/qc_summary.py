@@ -133,6 +133,8 @@ def details(recording: Recording) -> Iterator[Block]:
     kinds = ", ".join(f"{n} {kind}" for kind, n in sensors["kind"].value_counts(sort=False).items())
     states = [f"{int((sensors['state'] == s).sum())} {s}" for s in ("bad", "interpolated")]
     states.append(f"{int(recording.stated['dropped'].sum())} {DROPPED}")
+    left_out = recording.stated["left_out"]
+    states += [f"{n} {why}" for why, n in left_out[left_out != ""].value_counts().items()]
     rows = [("Sensors", "; ".join([kinds, *(s for s in states if not s.startswith("0 "))]))]
     if "sfreq" in attrs and not attrs.get("t_r"):
         rows.append(("Rate", f"{wording.plain(attrs['sfreq'], 5)} Hz"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from braindecode_pipe.store import open_signal, open_store, store_attrs
 
 GOOD, BAD, INTERPOLATED, DROPPED = "good", "bad", "interpolated", "dropped"
 BOLD = ("bold", "parcels")
-LAG = "braindecode_pipe.fitting.lag"
 
 
 class Recording:
@@ -108,7 +106,11 @@ class Recording:
 
     @cached_property
     def stated(self) -> pd.DataFrame:
-        """Sensors of the quality group: sensor, kind, unit, reason, dropped, and x, y, z [m]."""
+        """Sensors of the quality group: sensor, kind, unit, reason, x, y, z [m] and their fate.
+
+        ``dropped``: not in the store for being bad; ``left_out``: not in it for what this text
+        says; ``recorded``: False for those that were made of others.
+        """
         table = self._sensors[0].set_index("sensor")
         names = [str(v) for v in self.qc["sensor"].values]
         reasons = self.array("bad_reason")
@@ -126,7 +128,10 @@ class Recording:
         if place is None or place.shape != (len(names), 3):
             place = table[["x", "y", "z"]].reindex(names).to_numpy(float)
         found[["x", "y", "z"]] = place
-        found["dropped"] = ~found["sensor"].isin(table.index)
+        left_out, amplitude = self.array("left_out"), self.array("amplitude")
+        found["left_out"] = "" if left_out is None else [str(v) for v in left_out]
+        found["dropped"] = ~found["sensor"].isin(table.index) & (found["left_out"] == "")
+        found["recorded"] = True if amplitude is None else np.isfinite(amplitude)
         return found
 
     def has(self, *arrays: str) -> bool:
@@ -216,13 +221,13 @@ class Recording:
 
     @cached_property
     def lag(self) -> Any | None:
-        """The response lag, or None where this version cannot measure it."""
-        if find_spec(LAG) is None:
-            return None
-        from importlib import import_module
+        """The response lag, or None where there is nothing to see."""
+        from braindecode_pipe.fitting.envelopes import stimulus_envelopes
+        from braindecode_pipe.fitting.lag import recording_lag
 
-        measure = import_module(LAG).recording_lag
-        return measure(open_signal(self.path), self.study.plan, self.name)
+        plan = self.study.plan
+        envelopes = stimulus_envelopes(plan, self.study.inputs.data)
+        return recording_lag(open_signal(self.path), plan, self.name, envelopes)
 
 
 def runs(time: np.ndarray, flag: np.ndarray) -> list[tuple[float, float]]:

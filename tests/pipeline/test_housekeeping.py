@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
+
 from braindecode_pipe import pipeline
 from braindecode_pipe.audit import audit
 from braindecode_pipe.pipeline import STAGES
+from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import store_attrs
 
 
@@ -81,6 +84,32 @@ def test_check_finds_what_is_planted_and_writes_nothing(again, words):
     found = pipeline.check(words("plan.max_dropped_events=0.1"), again.data)
     assert [f.severity for f in found] == ["error"]
     assert "sub-01_task-words_run-1_eeg and sub-01_task-words_run-4_eeg" in found[0].text
+
+
+def test_repairs_of_event_tables_are_proposed_and_reach_the_plan(again, words):
+    """Tables with decimal commas: said, repaired while reading, and the same plan comes out."""
+    whole = StudyPlan.load(paths(again(), "plan")["study"])
+    tables = sorted(again.data.rglob("*_events.tsv"))
+    for table in tables:
+        table.write_text(table.read_text().replace(".", ","))
+    (error,) = pipeline.check(words(), again.data)
+    assert error.severity == "error" and 'repairs = ["decimal-comma"]' in error.text
+    repair = 'preprocess.emeg.repairs=["decimal-comma"]'
+    notes = [f.text for f in pipeline.check(words(repair), again.data)]
+    assert sum("_events.tsv: decimal commas in onset, duration" in note for note in notes) == 6
+
+    result = again(repair, until="preprocess")
+    assert not result.failed
+    store = paths(result, "plan")["study"]
+    plan = StudyPlan.load(store)
+    pd.testing.assert_frame_equal(plan.events, whole.events)
+    assert (plan.role == whole.role).all()
+    assert len(store_attrs(store)["repaired_events"]) == 6
+    # A repair that concerns no table leaves the plan as it is, one that does makes it anew.
+    (row,) = again('preprocess.emeg.repairs=["decimal-comma", "unique-names"]', until="plan").rows
+    assert row.status == "cached"
+    (row,) = again('preprocess.emeg.repairs=["decimal-comma", "text-encoding"]', until="plan").rows
+    assert row.status == "done" and "preprocess.emeg.repairs" in row.why
 
 
 def test_audit_of_a_finished_run_finds_no_leak(first):

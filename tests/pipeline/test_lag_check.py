@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from scipy.io import wavfile
-
 from braindecode_pipe import pipeline
-from braindecode_pipe.pipeline.lag_check import sound_envelope
 from braindecode_pipe.recipe import load_recipe
 from braindecode_pipe.simulate import simulate_tiny
 
@@ -34,17 +29,3 @@ def test_f20_check_tells_planted_shifts(tmp_path):
     kept = load_recipe("demo_eeg", ["plan.event_source=table"])
     texts = [f.text for f in pipeline.check(kept, data)]
     assert any("s before onset, expected 0.05-0.6 s: onsets may be shifted" in t for t in texts)
-
-
-@pytest.mark.parametrize("channels", [1, 2])
-def test_envelope_of_a_sound(tmp_path, channels):
-    rate, path = 8000, tmp_path / "x.wav"
-    time = np.arange(rate * 2) / rate
-    loud = np.where(time < 1, 0.1, 0.8)
-    wave = (loud * np.sin(2 * np.pi * 440 * time) * 32000).astype(np.int16)
-    wavfile.write(path, rate, wave if channels == 1 else np.stack([wave] * channels, 1))
-    values, sfreq = sound_envelope(path)
-    assert sfreq == 100.0 and len(values) == 200
-    assert values[150:].mean() / values[:50].mean() == pytest.approx(8, rel=0.05)
-    path.write_bytes(b"RIFF")
-    assert sound_envelope(path) is None

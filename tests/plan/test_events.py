@@ -54,13 +54,13 @@ def study(tmp_path):
     return make
 
 
-def events_of(root, **settings):
+def events_of(root, repairs=(), **settings):
     section = PlanSection(**settings)
     recording = {
         "recording": f"{NAME}_meg", "path": f"sub-01/meg/{NAME}_meg.fif", "datatype": "meg",
         "subject": "01", "session": "", "run": "1", "duration": 80.0, "sfreq": SFREQ,
     }  # fmt: skip
-    table = read_events(section, recording, root)
+    table = read_events(section, recording, root, repairs)
     return table, table.attrs["matching"]
 
 
@@ -212,3 +212,55 @@ def test_f19_unsorted_events_are_sorted_with_their_labels(bids, make):
     assert own["trial_type"].tolist() == ["a", "b", "c", "d"]
     assert own["event"].str[-1].tolist() == ["1", "2", "0", "3"]
     assert result.attrs["unsorted_events"] == {"sub-01_task-words_run-1_eeg": 1}
+
+
+# --- repairs while reading -----------------------------------------------------------------------
+
+
+def edit_text(root: Path, change) -> Path:
+    file = root / "sub-01" / "meg" / f"{NAME}_events.tsv"
+    file.write_text(change(file.read_text()))
+    return file
+
+
+def test_decimal_commas_are_read_as_points_where_the_recipe_asks(study):
+    whole = events_of(study()[0])[0]
+    root, _, _ = study(lambda t: t.assign(said='"so, he said"'))
+    file = edit_text(root, lambda text: text.replace(".", ","))
+    before = file.read_bytes()
+    with pytest.raises(EventError, match=r'preprocess.emeg.repairs = \["decimal-comma"\]'):
+        events_of(root)
+    with pytest.raises(EventError, match="decimal-comma"):
+        events_of(root, repairs=("negative-durations",))
+    table, _ = events_of(root, repairs=("decimal-comma",))
+    assert table.attrs["repaired"] == [f"{NAME}_events.tsv: decimal commas in onset, duration"]
+    assert set(table.pop("said")) == {'"so, he said"'}, "a comma in a text is a comma"
+    pd.testing.assert_frame_equal(table, whole)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("column", ["duration", "length"])
+def test_negative_durations_become_zero_where_the_recipe_asks(column, study):
+    def edit(table):
+        table.loc[[3, 7], "duration"] = -0.5
+        return table.rename(columns={"duration": column})
+
+    root, _, _ = study(edit)
+    columns = {} if column == "duration" else {column: "duration"}
+    with pytest.raises(EventError, match=r'repairs = \["negative-durations"\]'):
+        events_of(root, columns=columns)
+    table, _ = events_of(root, repairs=("negative-durations",), columns=columns)
+    assert np.flatnonzero(table["duration"] == 0).tolist() == [3, 7]
+    assert table.attrs["repaired"] == [f"{NAME}_events.tsv: 2 negative durations are 0 s"]
+
+
+def test_the_encoding_of_a_table_is_repaired_where_the_recipe_asks(study):
+    root, _, _ = study()
+    file = edit_text(root, lambda text: text)
+    file.write_bytes(file.read_text().replace("face", "Gefäß").encode("cp1252"))
+    with pytest.raises(EventError, match=r'repairs = \["text-encoding"\]'):
+        events_of(root)
+    with pytest.raises(EventError, match=r'repairs = \["text-encoding"\]'):
+        events_of(root, repairs=("decimal-comma",))
+    table, _ = events_of(root, repairs=("text-encoding",))
+    assert set(table["trial_type"]) == {"Gefäß", "house"}

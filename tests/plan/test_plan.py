@@ -74,7 +74,7 @@ def test_sidecars_follow_the_inheritance_principle(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("onset\tduration\ttrial_type\n0,5\t1\ta\n", "decimal commas"),
+        ("onset\tduration\ttrial_type\n0,5\t1\ta\n", "decimal-comma"),
         ("onset\tduration\ttrial_type\n0.5\t-1\ta\n", "negative duration"),
         ("time\tduration\n0.5\t1\n", "no onsets"),
         ("onset\tduration\ttrial_type\n1\t0\ta\n1\t0\ta\n", "there twice"),

@@ -17,6 +17,17 @@ NAMES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """As the executor does: threads of BLAS that wait for one another cost most of the time."""
+    import scipy.linalg  # noqa: F401
+    import sklearn  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
 @pytest.fixture(scope="session")
 def channel_names() -> list[str]:
     return list(NAMES)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import mne
 import numpy as np
 import pytest
 
 from braindecode_pipe.errors import DataError, RecipeError
+from braindecode_pipe.preprocess import bads
 from braindecode_pipe.preprocess.bads import find_noisy
 from braindecode_pipe.preprocess.quality import find_bad_channels
+from braindecode_pipe.preprocess.sidecars import Companions
+from braindecode_pipe.preprocess.spatial import compose
 from braindecode_pipe.preprocess.statistics import Statistics
 from braindecode_pipe.preprocess.steps import Log
+from braindecode_pipe.recipe import EmegSection
+from braindecode_pipe.recipe.models import MaxwellSection
 from braindecode_pipe.simulate.forward import make_head, sensor_info
 from braindecode_pipe.simulate.noise import draw_background, make_noise
 from braindecode_pipe.simulate.settings import Settings
@@ -124,6 +130,49 @@ def test_planted_bad_meg_channels_are_found_by_sss(meg):
     assert log.steps[0].startswith("bad channels by SSS")
     assert log.warnings == ["bad channels by SSS around (0.0, 0.0, 0.04) m (head frame): "
                             "no digitised head"]  # fmt: skip
+
+
+def test_sss_knows_the_calibration_and_the_origin_of_the_recipe(meg, tmp_path):
+    """A magnetometer of twice the gain is no bad channel where the calibration says so."""
+    raw = meg.copy()
+    twice = raw.ch_names[mne.pick_types(raw.info, meg="mag")[20]]
+    raw._data[raw.ch_names.index(twice)] *= 2
+    names = list(raw.ch_names)
+    locs = [raw.info["chs"][raw.ch_names.index(name)]["loc"] for name in names]
+    cals = [[0.5 if name == twice else float(name.endswith("1"))] for name in names]
+    file = tmp_path / "calibration.dat"
+    plain = [name.replace(" ", "") for name in names]
+    calibration = {"ch_names": plain, "locs": np.array(locs), "imb_cals": cals}
+    mne.preprocessing.write_fine_calibration(file, calibration)
+    section = MaxwellSection(origin=(0.0, 0.0, 0.045))
+    log = Log()
+    assert twice in find_noisy(raw, ["maxwell"], 0, log, maxwell=section)
+    assert log.warnings == [] and log.steps[0].startswith("bad channels by SSS: ")
+    log = Log()
+    site = Companions(calibration=file)
+    assert twice not in find_noisy(raw, ["maxwell"], 0, log, maxwell=section, site=site)
+    assert log.steps[0].startswith("bad channels by SSS, with calibration: ")
+
+
+def test_a_stage_gives_sss_what_lies_beside_the_recording(meg, tmp_path, monkeypatch):
+    seen = {}
+
+    def find(raw, methods, seed, log, **options):
+        seen.update(options)
+        return {}
+
+    monkeypatch.setattr(bads, "find_noisy", find)
+    path = tmp_path / "sub-01" / "meg" / "sub-01_task-x_meg.fif"
+    path.parent.mkdir(parents=True)
+    cross_talk = path.with_name("sub-01_acq-crosstalk_meg.fif")
+    for file in (path, cross_talk):
+        file.write_bytes(b"x")
+    section = EmegSection(noisy=["maxwell"], maxwell={"origin": (0.0, 0.0, 0.05)}, bads="keep")
+    sensors = mne.io.RawArray(np.eye(306), meg.info, verbose="error")
+    excerpts = SimpleNamespace(of=lambda *settings: meg)
+    compose(sensors, excerpts, section, path, tmp_path, Log())
+    assert seen["site"] == Companions(cross_talk=cross_talk)
+    assert seen["maxwell"].origin == (0.0, 0.0, 0.05)
 
 
 def test_what_cannot_be_looked_at_is_said(make_eeg, meg):

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from nilearn.glm.first_level import make_first_level_design_matrix, run_glm
-from threadpoolctl import threadpool_limits
 
 from braindecode_pipe.errors import DataError, EventError, RecipeError
 from braindecode_pipe.preprocess import betas, hrf
@@ -14,13 +13,6 @@ from braindecode_pipe.preprocess.scratch import Scratch
 from braindecode_pipe.recipe import BoldSection
 
 N_TIMES, N_SENSORS, T_R = 160, 30, 2.0
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the executor does: threads of BLAS that wait for one another cost most of the time."""
-    with threadpool_limits(1):
-        yield
 
 
 def make_events(n: int = 24, n_stimuli: int = 8, step: float = 12.0, seed: int = 0):

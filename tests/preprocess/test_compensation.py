@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import mne
 import numpy as np
 import pytest
@@ -10,12 +12,16 @@ from braindecode_pipe.errors import DataError, RecipeError
 from braindecode_pipe.preprocess.compensation import apply_compensation, apply_hfc
 from braindecode_pipe.preprocess.sensors import info_from_json, info_to_json
 from braindecode_pipe.preprocess.steps import Log
+from braindecode_pipe.store import open_store
+
+CTF = "formats/mne-io/tests/data/test_ctf_comp_raw.fif"
 
 
 @pytest.fixture
 def ctf(shared_data):
-    path = shared_data / "formats/mne-io/tests/data/test_ctf_comp_raw.fif"
-    return mne.io.read_raw_fif(path, preload=True, verbose="error").pick(["mag", "ref_meg"])
+    return mne.io.read_raw_fif(shared_data / CTF, preload=True, verbose="error").pick(
+        ["mag", "ref_meg"]
+    )
 
 
 def _unit(info):
@@ -36,6 +42,37 @@ def test_gradient_compensation_is_linear_and_equals_mne(ctf, grade):
     assert sensors.compensation_grade == expected.compensation_grade
     info_from_json(info_to_json(sensors.info, 100.0))
     assert f"grade {grade} (recorded with 3)" in log.steps[0] and not log.warnings
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("engine", ["fast", "mne"])
+@pytest.mark.parametrize("grade", [0, 2])
+def test_reference_channels_are_inputs_whatever_is_picked(
+    ctf, grade, engine, shared_data, tmp_path, run_stage
+):
+    """20 sensors are picked; the references compensate them, and are no sensors of the store."""
+    shutil.copy(shared_data / CTF, tmp_path / "x_raw.fif")
+    picks = ctf.copy().pick("mag").ch_names[:20]
+    plain = {"l_freq": None, "h_freq": None, "sfreq": None, "scaler": "none", "clamp": None}
+    emeg = {**plain, "picks": picks, "compensation": grade, "engine": engine}
+    out = run_stage(tmp_path, "x_raw.fif", tmp_path / "out.zarr", "meg", emeg=emeg)
+    root, qc = open_store(out), open_store(out, "qc")
+    assert root["sensor"].values.tolist() == picks and root["sensor_good"].values.all()
+    expected = ctf.copy().apply_gradient_compensation(grade, verbose="error").get_data(picks)
+    assert np.abs(root["signal"].values - expected).max() < 2e-6 * np.abs(expected).max()
+    assert np.abs(ctf.get_data(picks) - expected).max() > 0.1 * np.abs(expected).max()
+    # Reference magnetometers see far more than the gradiometers beside them, and are not bad.
+    references = qc["kind"].values == "ref_meg"
+    assert references.sum() == 29 and qc.attrs["n_bad"] == 0
+    assert set(qc["left_out"].values[references]) == {"reference of the compensation"}
+
+
+def test_a_bad_reference_channel_is_told(ctf):
+    sensors, log = _unit(ctf.info), Log()
+    name = sensors.ch_names[sensors.get_channel_types().index("ref_meg")]
+    sensors.info["bads"] = [name]
+    apply_compensation(sensors, 1, log)
+    assert log.warnings == [f"bad reference channels in the compensation: {name}"]
 
 
 def test_errors_of_compensation(ctf, make_eeg):

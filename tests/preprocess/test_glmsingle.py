@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 import pytest
-from threadpoolctl import threadpool_limits
 
 from braindecode_pipe.preprocess import betas, denoise, glmsingle, hrf
 from braindecode_pipe.preprocess.candidates import Problem, Run
@@ -17,13 +16,6 @@ from braindecode_pipe.preprocess.trials import trials_of
 from braindecode_pipe.recipe import BoldSection, GlmSection
 
 T_R = 2.0
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the executor does: threads of BLAS that wait for one another cost most of the time."""
-    with threadpool_limits(1):
-        yield
 
 
 @dataclass
@@ -311,9 +303,15 @@ def test_without_repeats_the_chain_says_what_it_does(estimate):
     qc = {name: values for name, (_, values) in result.qc.items()}
     assert qc["n_noise_components"] == 5 and (qc["ridge_fraction"] == 1).all()
     assert np.isnan(qc["r2_repeats"]).all() and np.isnan(qc["noise_ceiling"]).all()
-    lsa, _ = estimate(data.values, data.events, "lsa", hrf="library")
+    assert "response shape: glover" in steps and "hrf_index" not in qc
+    lsa, _ = estimate(data.values, data.events, "lsa", hrf="glover")
     assert to_planted(found, data) > to_planted(lsa, data)
-    plain, _ = estimate(data.values, data.events, fallback_components=0)
+    # The shape that is chosen blindly is the worse one, and has to be asked for.
+    library, result = estimate(data.values, data.events, hrf="library")
+    assert to_planted(found, data) > to_planted(library, data)
+    assert len(np.unique(result.qc["hrf_index"][1])) > 5
+    lsa, _ = estimate(data.values, data.events, "lsa", hrf="library")
+    plain, _ = estimate(data.values, data.events, hrf="library", fallback_components=0)
     np.testing.assert_allclose(plain, lsa, atol=1e-3)
 
 
@@ -368,7 +366,7 @@ def test_f36_test_trials_and_their_labels_teach_nothing(make_run, estimate):
 def test_nothing_to_learn_from(estimate):
     data = simulate()
     steps: list[str] = []
-    found, result = estimate(data.values, data.events, fit_extents=(), steps=steps)
+    found, result = estimate(data.values, data.events, fit_extents=(), steps=steps, hrf="library")
     assert any("no cross-validation" in step for step in steps)
     assert len(np.unique(result.qc["hrf_index"][1])) == 1 and np.isfinite(found).all()
     peak = hrf.PEAKS[result.qc["hrf_index"][1][0] // 2]
@@ -391,7 +389,7 @@ def test_runs_teach_each_other(make_run, tmp_path):
     good, section, steps = np.ones(80, bool), GlmSection(), []
     found = glmsingle.fit(runs[:2], good, section, steps)
     assert any("chosen by the repeats" in step for step in steps)
-    alone = glmsingle.fit(runs[2:], good, section, [])
+    alone = glmsingle.fit(runs[2:], good, GlmSection(hrf="library"), [])
     assert (alone.fraction == 1).all()  # its stimuli repeat in other runs only
     truth = []
     for parameters in (alone, found):

@@ -17,9 +17,16 @@ from braindecode_pipe.errors import (
 )
 from braindecode_pipe.formats import check_declared
 from braindecode_pipe.plan import find_recordings
+from braindecode_pipe.preprocess import input_files
 from braindecode_pipe.preprocess.reading import read_epochs, read_raw
-from braindecode_pipe.preprocess.sidecars import Companions, companions, merged_json
-from braindecode_pipe.recipe import PlanSection
+from braindecode_pipe.preprocess.sidecars import (
+    Companions,
+    companions,
+    merged_json,
+    site_files,
+)
+from braindecode_pipe.recipe import PlanSection, PreprocessSection
+from braindecode_pipe.recipe.models import MaxwellSection
 from braindecode_pipe.store import open_store
 
 
@@ -295,6 +302,7 @@ def test_companions_of_a_meg_recording(tmp_path):
     sidecar.write_text(json.dumps({"AssociatedEmptyRoom": f"bids::{named}"}))
     found = companions(path, tmp_path)
     assert found == Companions(calibration, cross_talk, room)
+    assert companions(path, tmp_path, empty_room=False) == Companions(calibration, cross_talk)
     assert found.files == [calibration, cross_talk, room]
     sidecar.write_text(json.dumps({"AssociatedEmptyRoom": "sub-emptyroom/none_meg.fif"}))
     with pytest.raises(DataError, match="empty-room recording that a sidecar names is not there"):
@@ -306,3 +314,33 @@ def test_companions_of_a_meg_recording(tmp_path):
 
 def test_a_loose_recording_has_no_companions(tmp_path):
     assert companions(tmp_path / "a_raw.fif", tmp_path) == Companions()
+
+
+def test_site_files_of_the_recipe_and_of_bids(tmp_path):
+    folder = tmp_path / "sub-01" / "meg"
+    folder.mkdir(parents=True)
+    path = folder / "sub-01_task-rest_meg.fif"
+    path.write_bytes(b"x")
+    assert site_files(MaxwellSection(), path, tmp_path) == Companions()
+    # What is only needed for projections is not asked for.
+    path.with_suffix(".json").write_text('{"AssociatedEmptyRoom": "sub-emptyroom/none_meg.fif"}')
+    calibration = folder / "sub-01_acq-calibration_meg.dat"
+    cross_talk = folder / "sub-01_acq-crosstalk_meg.fif"
+    own = tmp_path / "own.dat"
+    for file in (calibration, cross_talk, own):
+        file.write_text("")
+    assert site_files(MaxwellSection(), path, tmp_path) == Companions(calibration, cross_talk)
+    named = MaxwellSection(calibration="own.dat")
+    assert site_files(named, path, tmp_path) == Companions(own, cross_talk)
+    with pytest.raises(MissingFileError, match="cross-talk file is not there"):
+        site_files(MaxwellSection(cross_talk="none.fif"), path, tmp_path)
+
+    def inputs(**emeg):
+        section = PreprocessSection.model_validate({"emeg": emeg})
+        recording = {"path": "sub-01/meg/sub-01_task-rest_meg.fif", "datatype": "meg"}
+        return {file.name for file in input_files(section, recording, tmp_path)}
+
+    beside = {calibration.name, cross_talk.name}
+    assert inputs() == set()
+    assert inputs(noisy=["maxwell"]) == inputs(maxwell={}) == beside
+    assert inputs(maxwell={"calibration": "own.dat"}) == beside | {"own.dat"}

@@ -35,6 +35,22 @@ def sources(n_times: int, seed: int = 0) -> np.ndarray:
     return 1e-5 * (data + 0.1 * rng.normal(size=(32, n_times)))
 
 
+def test_the_average_reference_of_a_recording_is_one_for_each_type_of_electrode(stage):
+    """Strips and shafts of one recording; both are referenced, each by its own contacts."""
+    names = [f"G{i}" for i in range(1, 5)] + [f"LA{i}" for i in range(1, 4)]
+    types = {name: "ecog" if name[0] == "G" else "seeg" for name in names}
+    settings = {"channel_types": types, "montage": "", "sfreq": None, "l_freq": None,
+                "h_freq": None, "clamp": None}  # fmt: skip
+    data = sources(5000)[:7]
+    plain, _ = stage(data, "plain", names, **settings)
+    root, _ = stage(data, "average", names, reference="average", **settings)
+    values, found = plain["signal"].values, root["signal"].values
+    for rows in (slice(0, 4), slice(4, 7)):
+        expected = values[rows] - values[rows].mean(axis=0)
+        np.testing.assert_allclose(found[rows], expected, atol=1e-11)
+    assert "for each of seeg, ecog" in str(root.attrs["steps"])
+
+
 @pytest.mark.parametrize("engine", ["fast", "mne"])
 def test_two_lines_are_removed_one_after_the_other(stage, engine):
     pytest.importorskip("braindecode_pipe.preprocess.lines")
@@ -132,3 +148,39 @@ def test_sss_comes_before_everything_that_filters(tmp_path, run_stage):
     assert root["sensor_good"].values.all()
     assert str(qc["bad_reason"].values[100]).endswith("(reconstructed)")
     assert "tSSS" in str(root.attrs["steps"])
+
+
+def test_the_quality_group_has_the_contacts_and_the_pairs_made_of_them(stage):
+    """Bipolar pairs are new sensors: before belongs to contacts, after and components to pairs."""
+    data = sources(10_000)
+    eog, contacts, alone = NAMES[0], NAMES[1:31], NAMES[31]
+    blink = np.convolve(np.arange(10_000) % 700 == 350, np.hanning(60), "same")
+    data[:4] += 1e-3 * blink * np.array([[1.0], [0.8], [0.5], [0.2]])
+    pairs = [list(pair) for pair in zip(contacts[:-1], contacts[1:])]
+    ica = {"method": "fastica", "find": ["eog"], "n_components": 6}
+    settings = {"channel_types": {eog: "eog"}, "ica": ica, "picks": ["eeg"]}
+    root, qc = stage(data, reference="bipolar", bipolar_pairs=pairs, **settings)
+    made = [f"{a}-{b}" for a, b in pairs]
+    assert root["sensor"].values.tolist() == made
+    assert qc["sensor"].values.tolist() == [*contacts, alone, *made]
+    old = np.arange(len(qc["sensor"])) < 31
+    for name, rows in (("psd_before", old), ("psd_after", ~old), ("ica_map", ~old)):
+        values = qc[name].transpose("sensor", ...).values
+        assert np.array_equal(np.isfinite(values).all(axis=1), rows), name
+        assert np.array_equal(np.isfinite(values).any(axis=1), rows), name
+    told = ["in bipolar pairs"] * 30 + ["in no bipolar pair"] + [""] * 29
+    assert qc["left_out"].values.tolist() == told and qc["ica_excluded"].values.any()
+    place = qc["position"].values
+    assert np.isfinite(place).all()
+    np.testing.assert_allclose(place[31:], (place[:29] + place[1:30]) / 2, atol=1e-12)
+    np.testing.assert_array_equal(place[31:], root["position"].values)
+
+
+def test_a_dropped_sensor_keeps_its_place_in_the_quality_group(stage):
+    data = sources(5000)
+    data[7] *= 300
+    root, qc = stage(data, detect_bads=True, bads="drop")
+    plain, _ = stage(sources(5000), "plain")
+    assert NAMES[7] not in root["sensor"].values and qc["sensor"].values.tolist() == NAMES
+    np.testing.assert_array_equal(qc["position"].values, plain["position"].values)
+    assert not any(qc["left_out"].values)

@@ -7,9 +7,12 @@ import re
 from html import unescape
 from types import SimpleNamespace
 
+import mne
 import numpy as np
 import pytest
 
+from braindecode_pipe import preprocess
+from braindecode_pipe.recipe import PreprocessSection
 from braindecode_pipe.report import build, qc, qc_emeg, qc_index, recording
 from braindecode_pipe.report.html import CSP, render
 from braindecode_pipe.report.study import Study
@@ -252,3 +255,33 @@ def test_datatype_is_that_of_the_store_where_the_plan_is_lost(make_quality, tmp_
     assert found.is_bold
     text = text_of(render(qc.qc_page(found)))
     assert "FAILED event timing" in text and "Temporal signal-to-noise ratio" in text
+
+
+def test_bipolar_pairs_are_no_lost_contacts(make_quality, tmp_path):
+    """Eight contacts on two shafts, one of them bad, become six pairs (simulated)."""
+    names = [f"{shaft}{number}" for shaft in ("LA", "RH") for number in range(1, 5)]
+    info = mne.create_info(names, 200.0, "seeg")
+    for i, channel in enumerate(info["chs"]):
+        channel["loc"][:3] = [0.03 * (-1) ** (i // 4), 0.01, 0.0035 * (i % 4)]
+    rng = np.random.default_rng(0)
+    data = 1e-5 * rng.normal(size=(8, 6000))
+    data[1] *= 100
+    mne.io.RawArray(data, info, verbose="error").save(tmp_path / "x_raw.fif", verbose="error")
+    inputs = make_quality(tmp_path / "in", "ieeg", n=1)
+    (path,) = inputs.signals.values()
+    delete_store(path)
+    row = dict.fromkeys(("subject", "session", "task", "run"), "") | {
+        "recording": "sub-01_run-01", "datatype": "ieeg", "path": "x_raw.fif", "content_hash": "",
+    }  # fmt: skip
+    emeg = {"reference": "bipolar", "bads": "keep", "l_freq": 1.0, "h_freq": None, "sfreq": None}
+    preprocess.run(
+        PreprocessSection.model_validate({"emeg": emeg}), row, tmp_path, path,
+        allow_truncated=False, data_origin="simulated",
+    )  # fmt: skip
+    text = text_of(pages_of(inputs)[FIRST])
+    assert "FAILED" not in text
+    assert "LA1-LA2 seeg LA2: " in text and "LA2-LA3 seeg LA2: " in text
+    assert " dropped" not in text and "6 seeg; 2 bad; 8 in bipolar pairs" in text
+    assert "6 sensors of kind seeg; 2 bad." in text
+    told = "not of the same sensors. Not in the result: 8 sensors in bipolar pairs. Only in the "
+    assert f"Before and after are {told}result: 6 sensors." in text
