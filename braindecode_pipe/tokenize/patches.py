@@ -126,6 +126,8 @@ def icosahedral_patches(sphere: np.ndarray, level: int) -> np.ndarray:
     -------
     (n_vertices,) int64, from 0
     """
+    from scipy.spatial import cKDTree
+
     sphere = np.asarray(sphere, float)
     n_centres = 10 * 4**level + 2 if level >= 0 else 0
     radius = np.linalg.norm(sphere, axis=-1)
@@ -140,6 +142,14 @@ def icosahedral_patches(sphere: np.ndarray, level: int) -> np.ndarray:
             remedy="give the vertices of a sphere (sphere.reg), not of the folded surface",
         )
     unit = sphere / radius[:, None]
+    spacing = cKDTree(unit[:n_centres]).query(unit[:n_centres], 2)[0][:, 1]
+    if spacing.max() > 1.5 * spacing.min():
+        raise PositionError(
+            "the first vertices of this sphere are no coarser icosahedron",
+            expected=f"{n_centres} vertices at even distances",
+            found=f"nearest ones {spacing.min():.3g} to {spacing.max():.3g} of the radius apart",
+            remedy="use a sphere in FreeSurfer's order, such as fsaverage5",
+        )
     out = np.empty(len(unit), np.int64)
     for start in range(0, len(unit), 2048):
         cosines = unit[start : start + 2048] @ unit[:n_centres].T
@@ -147,14 +157,6 @@ def icosahedral_patches(sphere: np.ndarray, level: int) -> np.ndarray:
         distance = np.sqrt(np.maximum(2 - 2 * cosines, 0))
         near = distance <= distance.min(1, keepdims=True) + 1e-6
         out[start : start + 2048] = near.argmax(1)
-    counts = np.bincount(out, minlength=n_centres)
-    if counts.max() > 4 * np.median(counts) or not counts.all():
-        raise PositionError(
-            "the first vertices of this sphere are no coarser icosahedron",
-            expected=f"{n_centres} patches of about {len(unit) / n_centres:.0f} vertices",
-            found=f"{counts.min()} to {counts.max()} vertices",
-            remedy="use a sphere in FreeSurfer's order, such as fsaverage5",
-        )
     return out
 
 
