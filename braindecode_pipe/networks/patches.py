@@ -206,6 +206,38 @@ class PatchPositions(nn.Module):
         return self.place(places)[..., None, :] + torch.cat([phase.sin(), phase.cos()], -1)
 
 
+class VolumePatchEmbedding(nn.Module):
+    """A linear map of the cubes of a volume, for the structural tokens of a T1 image.
+
+    A volume of 160 x 192 x 160 in cubes of 16 makes the 1,200 tokens of Brain Harmony; that size
+    is inferred from the number.
+
+    Parameters
+    ----------
+    edge : int [voxels], of a cube
+    width : int
+    """
+
+    def __init__(self, edge: int, width: int) -> None:
+        super().__init__()
+        self.edge, self.linear = edge, nn.Linear(edge**3, width)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """``(batch, x, y, z)`` to ``(batch, n_cubes, width)``, the last axis fastest."""
+        if any(n % self.edge for n in volume.shape[1:]) or volume.ndim != 4:
+            raise ModelError(
+                "a volume that cubes do not fill",
+                expected=f"three edges that are multiples of {self.edge} voxels",
+                found=str(tuple(volume.shape[1:])),
+                remedy="pad or crop the volume",
+            )
+        cubes = volume
+        for axis in (1, 3, 5):
+            cubes = cubes.unflatten(axis, (-1, self.edge))
+        cubes = cubes.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)
+        return self.linear(cubes)
+
+
 class VertexPatchEmbedding(nn.Module):
     """A linear map of the values of the vertices of surface patches.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.fitting.loop import Fit, fit
 from braindecode_pipe.networks.brain_tokens import BrainInteraction
-from braindecode_pipe.networks.people import learn_only
+from braindecode_pipe.networks.people import VoxelTables, learn_only
 from braindecode_pipe.networks.voxel_encoding import VoxelEncoding
 from braindecode_pipe.tokenize.clusters import Assignment, Clusters
 
@@ -52,8 +52,8 @@ class Responses:
 class _People:
     """Events of several people in a row."""
 
-    def __init__(self, people: Sequence[Responses]) -> None:
-        self.people = tuple(people)
+    def __init__(self, people: Sequence[Responses], device: torch.device | str) -> None:
+        self.people, self.device = tuple(people), device
         self.of = np.repeat(np.arange(len(people)), [len(p.values) for p in people])
         self.row = np.concatenate([np.arange(len(p.values)) for p in people])
         self.stimuli = np.concatenate([p.stimuli for p in people]).astype(np.int64)
@@ -65,6 +65,9 @@ class _People:
     def mates(self, rows: np.ndarray) -> np.ndarray:
         """Inputs are mixed within a person only."""
         return self.of[rows]
+
+    def _there(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.to(self.device) for x in tensors)
 
 
 class ImagesToVoxels(_People):
@@ -78,6 +81,7 @@ class ImagesToVoxels(_People):
         Voxels per event, with replacement; 5,000 in Brain-IT.
     fixed : bool
         For validation: the same voxels every time, evenly spaced.
+    device : where the network is
     """
 
     def __init__(
@@ -87,8 +91,9 @@ class ImagesToVoxels(_People):
         *,
         n_drawn: int = 5000,
         fixed: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(people)
+        super().__init__(people, device)
         self.features, self.n_drawn, self.fixed = tuple(features), n_drawn, fixed
 
     def batch(self, rows: np.ndarray) -> tuple[tuple[Any, ...], Tensor, Tensor]:
@@ -108,7 +113,8 @@ class ImagesToVoxels(_People):
         stimuli = torch.from_numpy(self.stimuli[rows])
         subject = torch.from_numpy(self.person[of])
         features = (x[stimuli] for x in self.features)
-        return (torch.from_numpy(voxels), subject, *features), torch.from_numpy(values), stimuli
+        arguments = (torch.from_numpy(voxels), subject, *features)
+        return self._there(*arguments), *self._there(torch.from_numpy(values), stimuli)
 
 
 class VoxelsToTokens(_People):
@@ -118,10 +124,17 @@ class VoxelsToTokens(_People):
     ----------
     people : sequence of Responses
     targets : (n_stimuli, n_tokens, n_out)
+    device : where the network is
     """
 
-    def __init__(self, people: Sequence[Responses], targets: Tensor) -> None:
-        super().__init__(people)
+    def __init__(
+        self,
+        people: Sequence[Responses],
+        targets: Tensor,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(people, device)
         self.targets = targets
 
     def batch(self, rows: np.ndarray) -> tuple[tuple[Any, ...], Tensor, Tensor]:
@@ -134,7 +147,8 @@ class VoxelsToTokens(_People):
             patterns[own, : values.shape[1]] = values[event[own]]
         stimuli = torch.from_numpy(self.stimuli[rows])
         subject = torch.from_numpy(self.person[of])
-        return (torch.from_numpy(patterns), subject), self.targets[stimuli], stimuli
+        arguments = self._there(torch.from_numpy(patterns), subject)
+        return arguments, *self._there(self.targets[stimuli], stimuli)
 
 
 def fit_encoding(
@@ -152,10 +166,30 @@ def fit_encoding(
     ----------
     settings : of ``fitting.loop.fit``
     """
+    _check_voxels(network.people, train, validation)
     return fit(network, train, validation, **(_ENCODING | settings))
 
 
+def fit_decoding(
+    network: BrainInteraction,
+    train: VoxelsToTokens,
+    validation: VoxelsToTokens | None = None,
+    **settings: Any,
+) -> Fit:
+    """Fit a decoder of brain tokens in place, with squared error of the target tokens.
+
+    Brain-IT: AdamW with a rate of 5e-4 and batches of 128, at most 75 epochs, 15 of them warm-up.
+
+    Parameters
+    ----------
+    settings : of ``fitting.loop.fit``
+    """
+    _check_voxels(network.tokens.people, train, validation)
+    return fit(network, train, validation, **(_DECODING | settings))
+
+
 _ENCODING = {"loss": "mse-cosine", "lr": 1e-3, "batch_size": 32, "epochs": 30}
+_DECODING = {"loss": "mse", "lr": 5e-4, "batch_size": 128, "epochs": 75, "warmup": 0.2}
 
 
 def encode_person(
@@ -193,7 +227,8 @@ def decode_person(
     """Add a person to a decoder: only the embeddings of its voxels are learned.
 
     Each voxel takes the cluster of its nearest reference voxel, and starts at that voxel's
-    embedding in the decoder (Brain-IT; AdamW, rate 5e-4, 50 epochs).
+    embedding in the decoder (Brain-IT, which takes 50 epochs; its three synthetic draws for every
+    real one are left to the caller).
 
     Parameters
     ----------
@@ -220,8 +255,19 @@ def decode_person(
     start = torch.from_numpy(assignment.start(tables)).to(people[0])
     person = network.tokens.add_person(torch.from_numpy(assignment.labels), start)
     learn_only(network, people, [person])
-    settings = {"loss": "mse", "lr": 5e-4, "epochs": 50} | settings
-    return person, fit(network, train, validation, **settings)
+    settings = {"epochs": 50, "warmup": 0.0} | settings
+    return person, fit_decoding(network, train, validation, **settings)
+
+
+def _check_voxels(tables: VoxelTables, *examples: _People | None) -> None:
+    for one in (p for e in examples if e is not None for p in e.people):
+        found = one.values.shape[1]
+        if len(tables[one.person]) != found:
+            raise DataError(
+                f"voxels of person {one.person}",
+                expected=f"the {len(tables[one.person])} of the network",
+                found=str(found),
+            )
 
 
 def _only(person: int, *examples: _People | None) -> None:

@@ -9,6 +9,7 @@ from braindecode_pipe.networks.patches import (
     PatchEmbedding,
     PatchPositions,
     VertexPatchEmbedding,
+    VolumePatchEmbedding,
     patch_length,
     resample_kernel,
     resize_matrix,
@@ -146,6 +147,23 @@ def test_positions_are_place_plus_time():
         torch.tensor([True, False]), torch.tensor([2.0, 2.0]).cos()), atol=1e-6)  # fmt: skip
     with pytest.raises(ModelError, match="an even width"):
         PatchPositions(5, 7)
+
+
+def test_1200_structural_tokens():
+    with torch.device("meta"):
+        assert VolumePatchEmbedding(16, 768)(torch.empty(1, 160, 192, 160)).shape == (1, 1200, 768)
+
+
+def test_a_token_of_a_volume_is_a_cube():
+    torch.manual_seed(0)
+    embedding, volume = VolumePatchEmbedding(2, 3), torch.randn(1, 4, 2, 6)
+    found = embedding(volume)
+    assert found.shape == (1, 2 * 1 * 3, 3)
+    cube = volume[0, 2:4, 0:2, 2:4].flatten()
+    assert torch.allclose(found[0, 1 * 3 + 1], embedding.linear(cube), atol=1e-6)
+    for bad in (torch.zeros(1, 4, 2, 5), torch.zeros(4, 2, 6)):
+        with pytest.raises(ModelError, match="cubes do not fill"):
+            embedding(bad)
 
 
 def test_vertices_of_a_patch_and_its_padding():

@@ -18,6 +18,7 @@ from braindecode_pipe.tokenize.people import (
     VoxelsToTokens,
     decode_person,
     encode_person,
+    fit_decoding,
     fit_encoding,
 )
 
@@ -127,11 +128,9 @@ def decoder(study, clusters):
 def test_a_new_person_starts_better_at_the_nearest_voxels_than_at_random(
     study, encoded, clusters, monkeypatch
 ):
-    from braindecode_pipe.fitting.loop import fit
-
     body = decoder(study, clusters)
-    log = fit(body, VoxelsToTokens(study.responses[:2], study.targets), loss="mse", lr=3e-3,
-              batch_size=40, epochs=30).log  # fmt: skip
+    reference = VoxelsToTokens(study.responses[:2], study.targets)
+    log = fit_decoding(body, reference, lr=3e-3, batch_size=40, epochs=30).log
     assignment = clusters.assign(encoded[0].people[2].detach().numpy())
     new = VoxelsToTokens(study.responses[2:], study.targets)
     losses, learned = {}, {}
@@ -200,3 +199,33 @@ def test_a_new_person_is_fitted_on_its_own_events_only(study, encoded, clusters)
         decode_person(
             other, VoxelsToTokens(study.responses[2:], study.targets), assignment, clusters
         )
+
+
+def test_responses_of_other_voxels_than_those_of_the_network_are_refused(study):
+    examples = ImagesToVoxels(study.responses[:2], [study.features], n_drawn=5)
+    with pytest.raises(DataError, match=r"voxels of person 1(.|\n)*the 61 of the network"):
+        fit_encoding(encoding_model([60, 61]), examples)
+    network = BrainInteraction(3, 4, n_voxels=[50, 60], n_clusters=5, width=16, heads=2, depth=1)
+    with pytest.raises(DataError, match=r"voxels of person 0(.|\n)*the 50 of the network"):
+        fit_decoding(network, VoxelsToTokens(study.responses[:2], study.targets))
+
+
+def test_a_stopped_fit_draws_the_same_voxels_when_it_goes_on(study, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise Stopped
+
+    examples = ImagesToVoxels(study.responses[:2], [study.features], n_drawn=10)
+    states = []
+    for stopped in (False, True):
+        network, folder = encoding_model([60, 60]), tmp_path / str(stopped)
+        if stopped:
+            with pytest.raises(Stopped):
+                fit_encoding(network, examples, folder=folder, epochs=4, on_epoch=stop)
+            network = encoding_model([60, 60])
+        fit_encoding(network, examples, folder=folder, epochs=4)
+        states.append(network.state_dict())
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
