@@ -92,13 +92,20 @@ def resample_kernel(kernel: Tensor, n_to: int, how: Interpolation = "bicubic") -
     return kernel @ _kernel_map(n_from, n_to, how).to(kernel).T
 
 
-def split_patches(x: Tensor, length: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Series in patches without overlap; samples after the last whole patch are left out.
+def split_patches(
+    x: Tensor, t_r: float, duration: float = DURATION_S, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Series in patches of :func:`patch_length` samples; patch ``k`` starts ``k * duration`` in.
+
+    Starts are rounded to samples one by one, so patch ``k`` is the same time, to half a sample, at
+    every repetition time. Where ``duration / t_r`` is no whole number, neighbours share a sample or
+    leave one out; patches end to end would drift (at 2.5 s by 0.28 s per patch). What comes after
+    the last whole patch is left out.
 
     Parameters
     ----------
     x : (batch, n_places, n_times)
-    length : int, samples of a patch
+    t_r, duration : float [s]
     mask : (batch, n_times) or (batch, n_places, n_times) bool, True = keep, optional
 
     Returns
@@ -106,20 +113,22 @@ def split_patches(x: Tensor, length: int, mask: Tensor | None = None) -> tuple[T
     patches : (batch, n_places, n_patches, length), 0 where a patch is not kept
     keep : (batch, n_places, n_patches) bool, True where every sample is kept
     """
-    n_patches = x.shape[-1] // length
-    if n_patches < 1:
+    length, n_times = patch_length(t_r, duration), x.shape[-1]
+    if n_times < length:
         raise ModelError(
             "a series shorter than one patch",
             expected=f"at least {length} samples",
-            found=str(x.shape[-1]),
+            found=str(n_times),
             remedy="use longer recordings, or a shorter duration of patches",
         )
-    patches = x[..., : n_patches * length].unflatten(-1, (n_patches, length))
+    starts = [round(k * duration / t_r) for k in range(int(n_times * t_r / duration) + 2)]
+    starts = torch.tensor([s for s in starts if s + length <= n_times], device=x.device)
+    index = starts[:, None] + torch.arange(length, device=x.device)
+    patches = x[..., index]
     if mask is None:
         return patches, torch.ones(patches.shape[:-1], dtype=torch.bool, device=x.device)
     mask = mask[:, None] if mask.ndim == 2 else mask
-    mask = mask.expand(x.shape)[..., : n_patches * length].unflatten(-1, (n_patches, length))
-    keep = mask.all(-1)
+    keep = mask.expand(x.shape)[..., index].all(-1)
     # What is not kept may be NaN, and 0 * NaN is NaN.
     return torch.where(keep[..., None], patches, 0.0), keep
 
@@ -170,9 +179,8 @@ class PatchEmbedding(nn.Module):
         tokens : (batch, n_places, n_patches, width), 0 where not kept
         keep : (batch, n_places, n_patches) bool
         """
-        length = patch_length(t_r, self.duration)
-        patches, keep = split_patches(x, length, mask)
-        kernel = resample_kernel(self.kernel, length, self.interpolation)
+        patches, keep = split_patches(x, t_r, self.duration, mask)
+        kernel = resample_kernel(self.kernel, patches.shape[-1], self.interpolation)
         tokens = functional.linear(patches, kernel, self.bias)
         return torch.where(keep[..., None], tokens, 0.0), keep
 
@@ -182,8 +190,8 @@ class PatchPositions(nn.Module):
 
     Brain Harmony describes a place by 30 functional gradients and 200 geometric harmonics
     (``tokenize.geometry``). How place and time are joined is inferred: their sum, with the fixed
-    sines and cosines of Vaswani et al. 2017, section 3.5, for time. As patches have one duration,
-    number ``k`` is the same time for every repetition time.
+    sines and cosines of Vaswani et al. 2017, section 3.5, for time. Patch ``k`` is the same time at
+    every repetition time, see :func:`split_patches`.
 
     Parameters
     ----------

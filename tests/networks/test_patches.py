@@ -15,7 +15,7 @@ from braindecode_pipe.networks.patches import (
     resize_matrix,
     split_patches,
 )
-from braindecode_pipe.tokenize.patches import downsample
+from braindecode_pipe.tokenize.patches import downsample, parcel_series
 
 T_R = 0.735
 
@@ -126,9 +126,25 @@ def test_patches_with_a_masked_sample_are_left_out_whatever_it_holds():
     assert torch.equal(tokens[keep], expected[keep]) and not tokens[~keep].any()
     per_place = mask[:, None].repeat(1, 3, 1)
     per_place[0, 1] = True
-    assert split_patches(x, 7, per_place)[1][0].tolist()[1] == [True] * 3
+    assert split_patches(x, 5.0, mask=per_place)[1][0].tolist()[1] == [True] * 3
     tokens.sum().backward()
     assert torch.isfinite(embedding.kernel.grad).all()
+
+
+@pytest.mark.parametrize("t_r", [0.735, 0.8, 2.0, 2.5, 3.0, 7.5])
+def test_patches_do_not_drift(t_r):
+    n_times, length = round(20 * 35.28 / t_r), patch_length(t_r)
+    times = torch.arange(n_times, dtype=torch.float64)[None, None] * t_r
+    patches, keep = split_patches(times, t_r)
+    starts = patches[0, 0, :, 0]
+    expected = 35.28 * torch.arange(len(starts), dtype=torch.float64)
+    assert (starts - expected).abs().max() <= t_r / 2 + 1e-9
+    assert keep.all() and len(starts) >= 19
+    assert patches[0, 0, -1, -1] <= times.max()
+    assert torch.allclose(patches.diff(dim=-1), torch.tensor(t_r).double())
+    if round(35.28 / t_r, 9).is_integer():
+        whole = times[0, 0, : len(starts) * length].view(-1, length)
+        assert torch.equal(patches[0, 0], whole)
 
 
 def test_a_series_shorter_than_a_patch_is_refused():
@@ -177,3 +193,28 @@ def test_vertices_of_a_patch_and_its_padding():
     assert torch.equal(tokens[:, 0], embedding.linear(x[:, 0])) and not tokens[:, 4].any()
     x[:, 1, 2] = 0
     assert torch.allclose(tokens[:, 1], embedding.linear(x[:, 1]), atol=1e-6)
+
+
+@pytest.mark.data
+def test_parcels_of_a_real_run_are_found_again_at_twice_the_repetition_time(shared_data):
+    nibabel = pytest.importorskip("nibabel")
+    run = "haxby2001-lowres/sub-01/func/sub-01_task-objectviewing_run-02_bold.nii.gz"
+    if not (shared_data / run).is_file():
+        pytest.skip(f"{run} is not among the small real recordings")
+    x = np.asarray(nibabel.load(shared_data / run).dataobj, np.float32)
+    mask = x.mean(-1) > 0.5 * np.percentile(x.mean(-1), 98)
+    _, cube = np.unique(np.argwhere(mask) // 3, axis=0, return_inverse=True)
+    series = parcel_series(x[mask], 1 + cube.ravel()).values
+    series = (series - series.mean(1, keepdims=True)) / series.std(1, keepdims=True)
+    slower, t_r = downsample(series, 2.5, 2)
+    torch.manual_seed(0)
+    embedding = PatchEmbedding(64)
+    with torch.no_grad():
+        fine, coarse = (
+            embedding(torch.from_numpy(values)[None], seconds)[0][0, :, 0]
+            for values, seconds in ((series, 2.5), (slower, t_r))
+        )
+    cosine = torch.nn.functional.cosine_similarity(fine[:, None], coarse[None], dim=2)
+    found = (cosine.argmax(1) == torch.arange(len(cosine))).float().mean()
+    print(f"\n{len(cosine)} parcels: cosine {cosine.diag().mean():.3f}, found again {found:.2f}")
+    assert len(cosine) >= 10 and found > 0.8
