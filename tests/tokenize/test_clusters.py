@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
 from braindecode_pipe.errors import DataError, ModelError
 from braindecode_pipe.fitting.checkpoint import ARRAYS, CONFIG
@@ -119,3 +120,14 @@ def test_embeddings_that_cannot_be_clustered_are_refused(fitted):
 def test_a_fit_that_was_cut_short_says_so():
     embeddings, _ = people(noise=0.5)
     assert not fit_clusters(embeddings, SCOPE, n_clusters=4, max_iter=1).converged
+
+
+def test_a_mixture_of_some_voxels_labels_all(fitted):
+    clusters, embeddings, truth = fitted
+    some = fit_clusters(embeddings, SCOPE, n_clusters=4, n_drawn=50, seed=1)
+    assert (some.n_fitted, clusters.n_fitted) == (50, 128)
+    labels = np.concatenate(some.labels)
+    functions = np.concatenate([truth[subject] for subject in some.subjects])
+    assert len(labels) == 128 and adjusted_rand_score(functions, labels) == 1
+    with pytest.raises(DataError, match="3 voxels"):
+        fit_clusters(embeddings, SCOPE, n_clusters=4, n_drawn=3)

@@ -29,8 +29,8 @@ SCOPE = FitScope("fold-0", ("e1",))
 class Study:
     """Simulated people: every voxel has one of five functions of the image, and noise.
 
-    A function is the mean of one feature at one token of the image, so where a voxel looks
-    matters. People have their voxels in orders of their own and see images of their own.
+    A function is one feature at one token of the image, so where a voxel looks matters.
+    People have their voxels in orders of their own and see images of their own.
     """
 
     def __init__(self, n_people=3, n_voxels=60, noise=0.3):
@@ -208,6 +208,17 @@ def test_responses_of_other_voxels_than_those_of_the_network_are_refused(study):
     network = BrainInteraction(3, 4, n_voxels=[50, 60], n_clusters=5, width=16, heads=2, depth=1)
     with pytest.raises(DataError, match=r"voxels of person 0(.|\n)*the 50 of the network"):
         fit_decoding(network, VoxelsToTokens(study.responses[:2], study.targets))
+
+
+def test_both_networks_fit_in_bfloat16(study):
+    images = ImagesToVoxels(study.responses[:2], [study.features], n_drawn=10)
+    found = fit_encoding(encoding_model([60, 60]), images, epochs=3, precision="bf16").log
+    torch.manual_seed(0)
+    network = BrainInteraction(3, 4, n_voxels=[60, 60], n_clusters=5, width=16, heads=2, depth=1)
+    patterns = VoxelsToTokens(study.responses[:2], study.targets)
+    more = fit_decoding(network, patterns, epochs=3, precision="bf16").log
+    assert found[-1]["train_loss"] < found[0]["train_loss"]
+    assert more[-1]["train_loss"] < more[0]["train_loss"]
 
 
 def test_a_stopped_fit_draws_the_same_voxels_when_it_goes_on(study, tmp_path):
