@@ -200,9 +200,12 @@ class Objective(nn.Module):
 
     Parameters
     ----------
-    kind : {"clip", "clip-symmetric", "siglip", "mse", "cosine", "clip+mse", "mixco+softclip"}
+    kind : {"clip", "clip-symmetric", "siglip", "mse", "cosine", "mse-cosine", "clip+mse",
+            "mixco+softclip"}
         ``clip``: :func:`clip_loss`, one direction, no temperature (Defossez et al. 2023).
         ``clip-symmetric``: :func:`symmetric_clip_loss`. ``siglip``: :func:`siglip_loss`.
+        ``mse-cosine``: ``mse - 0.1 mean_i cos(Z_i, Y_i)``, as responses of voxels are fitted in
+        Brain-IT (arXiv 2510.25976).
         ``clip+mse``: ``weight * clip-symmetric + (1 - weight) * mse``, each on its own head where
         the estimates have two (Benchetrit et al. 2024, section 2.2). ``mixco+softclip``: BiMixCo
         for the first third of a fit, then SoftCLIP, whose temperature goes from 0.004 to 0.0075
@@ -215,6 +218,7 @@ class Objective(nn.Module):
         Of the contrastive part of ``clip+mse``.
     """
 
+    COSINE = 0.1
     MIX_UNTIL = 1 / 3
     SOFT = (0.004, 0.0075)
     MIX_TEMPERATURE = 0.006
@@ -280,6 +284,9 @@ class Objective(nn.Module):
             return mse_loss(estimates, candidates)
         if self.kind == "cosine":
             return cosine_loss(estimates, candidates)
+        if self.kind == "mse-cosine":
+            cosine = 1 - cosine_loss(estimates, candidates)
+            return mse_loss(estimates, candidates) - self.COSINE * cosine
         if self.kind == "clip+mse":
             first, second = self._heads(estimates, candidates)
             contrast = symmetric_clip_loss(first, candidates, stimuli, self.logit_scale)

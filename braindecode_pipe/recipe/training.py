@@ -11,7 +11,9 @@ from braindecode_pipe.recipe.section import Seconds, Section
 # Networks are named by what they are made for; the class of each stands in ``train.networks``.
 Network = Literal["mlp", "mixer", "conv", "conv-image", "nice", "atm", "eegnet"]
 Decoder = Literal["ridge", "logistic"] | Network
-Loss = Literal["clip", "clip-symmetric", "siglip", "mse", "cosine", "clip+mse", "mixco+softclip"]
+Loss = Literal[
+    "clip", "clip-symmetric", "siglip", "mse", "cosine", "mse-cosine", "clip+mse", "mixco+softclip"
+]
 
 
 class WindowSection(Section):

@@ -51,6 +51,7 @@ LOSSES = {
     "siglip": ("a pairwise sigmoid loss", ("Zhai 2023",)),
     "mse": ("squared error", ()),
     "cosine": ("cosine distance", ()),
+    "mse-cosine": ("squared error less a tenth of the cosine", ()),
     "clip+mse": ("a contrastive loss beside squared error", ("Benchetrit 2024", "Radford 2021")),
     "mixco+softclip": ("BiMixCo, then SoftCLIP", ("Scotti 2024",)),
 }

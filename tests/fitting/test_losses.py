@@ -157,6 +157,13 @@ def test_cosine_regression_by_hand():
     assert float(cosine_loss(Z, Y[[1, 0, 2]])) == pytest.approx(1 - (0 + 0 + 1) / 3)
 
 
+def test_squared_error_less_a_tenth_of_the_cosine_by_hand():
+    swapped = Y[[1, 0, 2]]
+    squares = float(((Z - swapped) ** 2).mean())
+    found = float(Objective("mse-cosine")(Z, swapped))
+    assert found == pytest.approx(squares - 0.1 * (0 + 0 + 1) / 3)
+
+
 def test_soft_clip_by_hand():
     t = 0.5
     total = 0.0
