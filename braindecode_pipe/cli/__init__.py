@@ -145,9 +145,11 @@ def demo(
 
     out = out or Path("runs") / (f"demo_{recipe}" if recipe else "demo")
     with crash_log(out):
+        options: dict[str, Any] = {"jobs": jobs, "quiet": quiet, "seed": seed, "snr": snr}
         if recipe:
-            show(pipeline.rehearse(recipe, out, jobs=jobs, quiet=quiet, seed=seed, snr=snr))
-        show(pipeline.demo(out, jobs=jobs, quiet=quiet, seed=seed, snr=snr))
+            show(pipeline.rehearse(recipe, out, **options))
+        else:
+            show(pipeline.demo(out, **options))
 
 
 @app.command(rich_help_panel=_START)

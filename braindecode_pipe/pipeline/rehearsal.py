@@ -19,13 +19,12 @@ _STORIES = {
     "n_stories": 4,
 }  # fmt: skip
 _PICTURES = {**_PEOPLE, "n_pictures": 160, "n_repeats": 4}
-_CONV = (
-    "n_virtual=32", "hidden=48", "n_fourier=288",
-)  # fmt: skip
+_CONV = ("n_virtual=32", "hidden=48", "n_fourier=288")
 _SPEECH = (
     'plan.tasks=["story"]',
     "embed.word.model=log-mel",
     "embed.word.layer=none",
+    "embed.word.context=stimulus",
     "embed.word.step_sfreq=20.0",
     *(f"train.network.conv.{setting}" for setting in (*_CONV, "depth=4")),
     "train.lr=1e-3",

@@ -95,7 +95,7 @@ def rehearse(
     row = _simulated(out / "data", out / "cache" / "simulate.json", simulation)
     file = out / "recipe.toml"
     file.write_text(
-        f"# The recipe {name}, made small for simulated people; what was changed:\n{listed}\n{text}",
+        f"# The recipe {name}, made small for simulated people. Changed:\n{listed}\n{text}",
         encoding="utf-8",
     )
     result = run(load_recipe(file), out / "data", out / name, jobs=jobs, quiet=quiet,
