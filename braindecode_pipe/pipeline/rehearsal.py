@@ -72,7 +72,8 @@ REHEARSALS: dict[str, Rehearsal] = {
         (*_IMAGES, "embed.picture.normalize=zscore", "train.batch_size=128", "train.epochs=60"),
     ),
     "images_fmri": Rehearsal(
-        {**_PICTURES, "modalities": ("bold",), "n_bold_repeats": 3},
+        # Two repeats in each run, so that GLMsingle has something to cross-validate on.
+        {**_PICTURES, "modalities": ("bold",), "n_pictures": 120, "n_bold_repeats": 4, "n_runs": 2},
         (
             "split.fractions=[0.6, 0.15, 0.25]",
             "embed.picture.model=efficientnet-lite0",
