@@ -18,7 +18,8 @@ _STORIES = {
     **_PEOPLE, "n_pictures": 80, "n_words": 30, "n_repeats": 1, "n_word_repeats": 1, "n_runs": 1,
     "n_stories": 4,
 }  # fmt: skip
-_PICTURES = {**_PEOPLE, "n_pictures": 160, "n_repeats": 4}
+# All the pictures there are: a decoder of new pictures learns from how many it saw.
+_PICTURES = {**_PEOPLE, "snr": 1.0, "n_pictures": 231, "n_repeats": 2}
 _CONV = ("n_virtual=32", "hidden=48", "n_fourier=288")
 _SPEECH = (
     'plan.tasks=["story"]',
@@ -34,8 +35,9 @@ _SPEECH = (
 # Every simulated picture is a concept of its own, as a test picture of THINGS is.
 _IMAGES = (
     "plan.stimuli.picture.category_column=label",
-    "split.fractions=[0.6, 0.15, 0.25]",
+    "split.fractions=[0.7, 0.15, 0.15]",
     "embed.picture.model=efficientnet-lite0",
+    "embed.picture.normalize=center",
 )
 
 
@@ -64,21 +66,30 @@ REHEARSALS: dict[str, Rehearsal] = {
             *(f"train.network.conv-image.{s}" for s in (*_CONV, "depth=2", "n_backbone=128")),
             "train.lr=1e-3",
             "train.batch_size=64",
-            "train.epochs=15",
+            "train.epochs=60",
+            "train.patience=60",
         ),
     ),
     "images_eeg": Rehearsal(
-        {**_PICTURES, "modalities": ("eeg",), "soa": 1.3},
-        (*_IMAGES, "embed.picture.normalize=zscore", "train.batch_size=128", "train.epochs=60"),
+        {**_PICTURES, "modalities": ("eeg",), "soa": 1.3, "n_eeg": 16},
+        (
+            *_IMAGES,
+            "train.network.nice.width=16",
+            "train.lr=1e-3",
+            "train.batch_size=64",
+            "train.epochs=40",
+        ),
     ),
     "images_fmri": Rehearsal(
         # Two repeats in each run, so that GLMsingle has something to cross-validate on.
         {**_PICTURES, "modalities": ("bold",), "n_pictures": 120, "n_bold_repeats": 4, "n_runs": 2},
         (
-            "split.fractions=[0.6, 0.15, 0.25]",
+            "split.fractions=[0.7, 0.1, 0.2]",
             "embed.picture.model=efficientnet-lite0",
-            "train.network.mixer.hidden=64",
+            "embed.picture.normalize=center",
+            "train.network.mixer.hidden=256",
             "train.network.mixer.depth=1",
+            "train.lr=1e-3",
             "train.epochs=30",
         ),
     ),
