@@ -53,11 +53,11 @@ def audit(out: str | Path) -> list[Finding]:
     """Findings of all checks on the folder of a run; errors first.
 
     Checks: events tested and trained on (also under two ids); stimuli, or near-duplicates of them,
-    on both sides of a split by stimulus or category; windows of different roles that overlap in
-    time within a recording, or that filters join; copies of recordings in different roles;
-    preprocessing fitted on samples of tested windows; predictions of events that their fold does
-    not test; predictions whose fit scope is not the one of the plan; stimuli on
-    both sides whose embeddings are nearly the same.
+    on both sides of a split by stimulus, category or segment; windows of different roles that
+    overlap in time within a recording, or that filters join; copies of recordings in different
+    roles; preprocessing fitted on samples of tested windows; predictions of events that their fold
+    does not test; predictions whose fit scope is not the one of the plan; stimuli on both sides
+    whose embeddings are nearly the same.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def _same_events(
 def _shared_stimuli(
     plan: StudyPlan, fitted: np.ndarray, test: np.ndarray, fold: str, split: dict[str, Any]
 ) -> Iterator[Finding]:
-    if split.get("by") not in ("stimulus", "category"):
+    if split.get("by") not in ("stimulus", "category", "segment"):
         return
     target = split.get("target") or str(plan.stimuli["target"].iloc[0])
     shown = plan.events[f"stimulus_{target}"].to_numpy()

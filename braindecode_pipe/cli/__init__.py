@@ -123,9 +123,18 @@ def init(
 
 @app.command(rich_help_panel=_START)
 def demo(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="A published design, made small: speech_meg | speech_eeg | images_meg | "
+            "images_eeg | images_fmri",
+        ),
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where data and results go")
-    ] = Path("runs/demo"),
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where data and results go; default: runs/demo"),
+    ] = None,
     jobs: JobsOption = 1,
     seed: SeedOption = 0,
     snr: SnrOption = None,
@@ -134,8 +143,13 @@ def demo(
     """Simulate people who see pictures and hear words, decode them, and report."""
     from braindecode_pipe import pipeline
 
+    out = out or Path("runs") / (f"demo_{recipe}" if recipe else "demo")
     with crash_log(out):
-        show(pipeline.demo(out, jobs=jobs, quiet=quiet, seed=seed, snr=snr))
+        options: dict[str, Any] = {"jobs": jobs, "quiet": quiet, "seed": seed, "snr": snr}
+        if recipe:
+            show(pipeline.rehearse(recipe, out, **options))
+        else:
+            show(pipeline.demo(out, **options))
 
 
 @app.command(rich_help_panel=_START)

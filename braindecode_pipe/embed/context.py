@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.errors import StimulusError
+from braindecode_pipe.schema import ROLES
 
 if TYPE_CHECKING:
     from braindecode_pipe.recipe import EmbedSpec
@@ -29,7 +30,8 @@ def split_spans(plan: StudyPlan, target: str) -> pd.DataFrame:
 
     Within a source, two neighbours stand on different sides of a border when in any fold they have
     different roles. A border lies in the middle between the end of the one and the onset of the
-    next. Nothing that a model makes of a stimulus then depends on what is beyond.
+    next. The role is that of all that the split keeps together: a piece whose windows are purged
+    stays on its side. Nothing that a model makes of a stimulus then depends on what is beyond.
 
     Parameters
     ----------
@@ -68,14 +70,28 @@ def split_spans(plan: StudyPlan, target: str) -> pd.DataFrame:
 def _roles(plan: StudyPlan, target: str) -> dict[str, tuple[int, ...]]:
     """Stimulus -> numbers of every (fold, role) that its events have; unused ones say nothing."""
     codes, names = pd.factorize(plan.events[f"stimulus_{target}"].astype(str))
-    fold, event = np.nonzero(plan.role)
-    n_pairs = 8 * len(plan.role)
-    pairs = np.unique(codes[event] * n_pairs + 8 * fold + plan.role[fold, event])
+    role = _before_purging(plan)
+    fold, event = np.nonzero(role)
+    n_pairs = 8 * len(role)
+    pairs = np.unique(codes[event] * n_pairs + 8 * fold + role[fold, event])
     first = np.searchsorted(pairs, np.arange(len(names) + 1) * n_pairs)
     return {
         str(name): tuple(int(p) for p in pairs[first[k] : first[k + 1]] % n_pairs)
         for k, name in enumerate(names)
     }
+
+
+def _before_purging(plan: StudyPlan) -> np.ndarray:
+    """Roles with that of the group in place of "purged", where any of the group has kept one."""
+    role = np.array(plan.role)
+    purged = ROLES["purged"]
+    group, _ = pd.factorize(plan.events["group"])
+    for row in role:
+        kept = (row != purged) & (row != ROLES["unused"])
+        of_group = np.full(group.max(initial=-1) + 2, purged, row.dtype)
+        of_group[group[kept]] = row[kept]
+        row[row == purged] = of_group[group[row == purged]]
+    return role
 
 
 def preceding_words(stimuli: pd.DataFrame, n_words: int, texts: dict[str, str]) -> list[str]:

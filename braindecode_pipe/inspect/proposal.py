@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from braindecode_pipe.formats import open_epochs
-from braindecode_pipe.inspect.choices import Target, choose_recordings, choose_target
+from braindecode_pipe.inspect.choices import Pieces, Target, choose_recordings, choose_target
 from braindecode_pipe.inspect.survey import Survey, sidecar_value
 from braindecode_pipe.recipe import EmegSection, toml_value
 from braindecode_pipe.recipe.text import toml_key
@@ -18,6 +18,7 @@ from braindecode_pipe.recipe.text import toml_key
 _APART = 'scaler_scope = "train_only"  # training and test lie in one recording'
 _MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 _SLOW = ("bold", "parcels")
+_SEGMENT_S = 6.0  # shortest blocks of Defossez et al. 2023
 
 
 def write_recipe(found: Survey) -> str:
@@ -98,7 +99,11 @@ def _plan(found: Survey, chosen: pd.DataFrame, source: str, target: Target) -> l
         f"kind = {toml_value(target.kind)}",
         f"column = {toml_value(column.name)}" + _also(unused),
     ]
-    if target.kind != "concept":
+    if target.pieces:
+        lines.append(f"folder = {toml_value(target.pieces.folder)}")
+        lines.append(f"file_column = {toml_value(target.pieces.file)}  # what it is a piece of")
+        lines.append(f"onset_column = {toml_value(target.pieces.onset)}  # where in it [s]")
+    elif target.kind != "concept":
         lines.append(f"folder = {toml_value(column.folder)}")
         lines += _category(found, target)
     if target.drop:
@@ -148,7 +153,9 @@ def _split(chosen: pd.DataFrame, events: pd.DataFrame, target: Target) -> list[s
     slow = str(chosen["datatype"].iloc[0]) in _SLOW
     lines = ["# Decided before anything is fitted.", "[split]"]
     purge = 'overlap = "purge"  # training windows that meet a test window are left out'
-    if target.kind != "concept":
+    if target.pieces:
+        lines += _segments(target.pieces)
+    elif target.kind != "concept":
         lines += [
             'by = "stimulus"  # what is tested was never seen in training',
             f"n_folds = {min(5, len(target.column.levels))}",
@@ -170,6 +177,19 @@ def _split(chosen: pd.DataFrame, events: pd.DataFrame, target: Target) -> list[s
         ]
     lines.append("# within_subject = false  # one decoder for all people")
     return lines
+
+
+def _segments(pieces: Pieces) -> list[str]:
+    """A sentence has one role for everybody; shares where there are segments enough for them."""
+    column = [f"segment_column = {toml_value(pieces.segment)}"] if pieces.segment else []
+    shares = "fractions = [0.7, 0.1, 0.2]  # training, validation, test; drawn by content"
+    return [
+        'by = "segment"  # a sentence that is tested was never heard in training',
+        *column,
+        f"segment_s = {toml_value(_SEGMENT_S)}  # [s]; neighbours are merged to last so long",
+        shares if pieces.seconds >= 50 * _SEGMENT_S else "n_folds = 5",
+        'overlap = "purge"  # training windows that meet a test window are left out',
+    ]
 
 
 def _n_blocks(events: pd.DataFrame) -> int:

@@ -2,7 +2,7 @@
 
 ``run`` runs a recipe, ``run_bids`` preprocesses in the form of a BIDS app, ``check`` reads
 everything and writes nothing, ``clean`` deletes results that the present recipe does not use,
-``demo`` simulates people and decodes them.
+``demo`` simulates people and decodes them, ``rehearse`` does so by a published recipe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,17 @@ from braindecode_pipe.pipeline.bids import run_bids
 from braindecode_pipe.pipeline.housekeeping import check, clean
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.running import run
-from braindecode_pipe.pipeline.showcase import demo
+from braindecode_pipe.pipeline.showcase import demo, rehearse
 from braindecode_pipe.pipeline.units import STAGES
 
-__all__ = ["STAGES", "RunResult", "UnitResult", "check", "clean", "demo", "run", "run_bids"]
+__all__ = [
+    "STAGES",
+    "RunResult",
+    "UnitResult",
+    "check",
+    "clean",
+    "demo",
+    "rehearse",
+    "run",
+    "run_bids",
+]

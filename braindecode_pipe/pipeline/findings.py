@@ -20,6 +20,7 @@ def plan_findings(attrs: Mapping[str, Any]) -> list[Finding]:
     """Findings in the attributes of a plan: problems, events, copies, exclusions."""
     findings = [Finding("error", text) for text in attrs.get("problems", {}).values()]
     findings += event_findings(attrs)
+    findings += purge_findings(attrs)
     findings += reach_findings(attrs)
     findings += [
         Finding("warning", f"{a} and {b} share {share:.0%} of their samples")
@@ -30,6 +31,20 @@ def plan_findings(attrs: Mapping[str, Any]) -> list[Finding]:
         for name, reason in attrs.get("excluded", {}).items()
     ]
     return findings
+
+
+def purge_findings(attrs: Mapping[str, Any]) -> list[Finding]:
+    """Windows that are left out since they reach into another role of the split."""
+    told = [
+        f"{n} of {total} in fold {fold}" for fold, (n, total) in attrs.get("purged", {}).items()
+    ]
+    if not told:
+        return []
+    more = f" and {len(told) - 5} more folds" if len(told) > 5 else ""
+    return [
+        Finding("note", "windows that reach into another role of the split are left out: "
+                + ", ".join(told[:5]) + more)
+    ]  # fmt: skip
 
 
 def reach_findings(attrs: Mapping[str, Any]) -> list[Finding]:

@@ -12,7 +12,6 @@ from braindecode_pipe.pipeline.lag_check import lag_findings
 from braindecode_pipe.plan import build
 from braindecode_pipe.preprocess.reach import reach
 from braindecode_pipe.recipe import Recipe
-from braindecode_pipe.schema import ROLES
 from braindecode_pipe.store import StoreLock, delete_store
 
 
@@ -46,11 +45,6 @@ def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> lis
         Finding("error", str(error)) for error in rate_conflicts(plan.recordings, recipe.preprocess)
     ]
     findings += repeat_findings(plan, recipe.preprocess)
-    purged = int((plan.role == ROLES["purged"]).sum())
-    if purged:
-        findings.append(
-            Finding("note", f"{purged} training windows near test windows are left out")
-        )
     findings += lag_findings(recipe, Path(data), plan)
     findings.append(
         Finding(

@@ -158,6 +158,7 @@ def build(
         "duplicates": [list(pair) for pair in copies],
         "shared_stimuli": {name: shared_between_roles(plan, name) for name in kinds},
         "extent": list(extent),
+        "purged": _purged(plan),
         **_reaches(plan, extent, seconds),
     }
     return PlanResult(plan, attrs)
@@ -210,6 +211,15 @@ def _without_split(
         "extent": [0.0, None],
     }
     return PlanResult(plan, attrs)
+
+
+def _purged(plan: StudyPlan) -> dict[str, list[int]]:
+    """Fold -> windows that were left out since they reach into another role, of how many."""
+    counts = {
+        str(fold): [int((role == ROLES["purged"]).sum()), int((role != ROLES["unused"]).sum())]
+        for fold, role in zip(plan.folds["fold"], plan.role)
+    }
+    return {fold: count for fold, count in counts.items() if count[0]}
 
 
 def _reaches(

@@ -16,6 +16,7 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     """Location of each contradiction and the fields of the error that describes it."""
     yield from _names(recipe)
     yield from _references(recipe)
+    yield from _split(recipe)
     yield from _zero_shot(recipe)
     yield from _filters(recipe)
     yield from _windows(recipe)
@@ -100,6 +101,75 @@ def _references(recipe: Recipe) -> Iterator[Contradiction]:
                 "train.embeddings names a table that [embed] lacks",
                 _listed(tables),
                 name,
+            )
+
+
+def _split(recipe: Recipe) -> Iterator[Contradiction]:
+    split, place = recipe.split, ("split",)
+    spec = recipe.plan.stimuli.get(recipe.split_target()) if recipe.plan.stimuli else None
+    if split.by == "category" and spec and spec.kind != "concept" and not spec.category_column:
+        yield _problem(
+            (*place, "by"),
+            "a split by category of stimuli without categories",
+            f"category_column in [plan.stimuli.{recipe.split_target()}]",
+            "none",
+        )
+    if split.by == "segment":
+        if spec is None or not spec.file_column:
+            yield _problem(
+                (*place, "by"),
+                "a split by segment of stimuli that are no pieces of something longer",
+                f"file_column and onset_column in [plan.stimuli.{recipe.split_target()}]",
+                "none",
+            )
+        if not split.segment_column and not split.segment_s:
+            yield _problem(
+                (*place, "by"),
+                "a split by segment does not say what a segment is",
+                "segment_column, or segment_s > 0, or both",
+                "neither",
+            )
+        if not split.fractions and not split.n_folds:
+            yield _problem(
+                (*place, "by"),
+                "every segment would be a fold of its own",
+                "fractions or n_folds",
+                "neither",
+                "fractions = [0.7, 0.1, 0.2]",
+            )
+    elif split.segment_column or split.segment_s:
+        name = "segment_column" if split.segment_column else "segment_s"
+        yield _problem((*place, name), f"{name} needs segments", 'by = "segment"', split.by)
+    if split.fractions:
+        yield from _fractions(recipe)
+
+
+def _fractions(recipe: Recipe) -> Iterator[Contradiction]:
+    split, place = recipe.split, ("split", "fractions")
+    shares = split.fractions
+    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-9 or not (shares[0] and shares[2]):
+        yield _problem(
+            place,
+            "these are no shares of training, validation and test",
+            "three numbers that add up to 1; only validation may be 0",
+            shares,
+            "fractions = [0.7, 0.1, 0.2]",
+        )
+    if split.by not in ("segment", "stimulus", "category"):
+        yield _problem(
+            place,
+            "fractions are drawn by what a stimulus holds",
+            'by = "segment", "stimulus" or "category"',
+            split.by,
+            f'n_folds and validation divide a split by = "{split.by}"',
+        )
+    for name in ("n_folds", "test_folds", "validation"):
+        if getattr(split, name):
+            yield _problem(
+                ("split", name),
+                f"{name} beside fractions, which make one fold with a validation part",
+                "one of the two",
+                getattr(split, name),
             )
 
 

@@ -102,9 +102,25 @@ class SplitSection(Section):
     """Who is trained on and who is tested on; fixed before anything is fitted."""
 
     # With "none" recordings are preprocessed and nothing is decoded.
-    by: Literal["run", "session", "subject", "stimulus", "category", "time", "none"] = "run"
+    by: Literal["run", "session", "subject", "stimulus", "category", "segment", "time", "none"] = (
+        "run"
+    )
     target: str = Field("", description="target whose stimuli are split; default: the first")
     within_subject: bool = Field(True, description="one decoder per person")
+    segment_column: str = Field(
+        "", description="by segment, of stimuli with file_column: column that names their sentences"
+    )
+    segment_s: Seconds = Field(
+        0.0,
+        ge=0,
+        description="neighbouring segments are merged until they last so long; without "
+        "segment_column: neighbouring pieces",
+    )
+    fractions: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        [],
+        description="[train, validation, test]: one fold, whose shares are drawn by content; with "
+        "segment, stimulus or category; empty: folds",
+    )
     n_folds: int = Field(0, ge=0, description="0: leave one group out")
     test_folds: int = Field(0, ge=0, description="use only the first so many folds; 0: all")
     validation: float = Field(

@@ -119,6 +119,10 @@ def _say_train(cited: Cited, recipe: Recipe) -> None:
     if {"ridge", "logistic"} & set(train.decoders):
         cited.say("Weights of linear decoders are shown as the patterns they imply.", "Haufe 2014")
     folds = f"{split.n_folds}-fold" if split.n_folds else f"leave-one-{split.by}-out"
+    if split.fractions:
+        folds = "shares of training, validation and test " + ", ".join(
+            f"{100 * share:g} %" for share in split.fractions
+        )  # fmt: skip
     within = "within each person" if split.within_subject else "over all people"
     cited.say(
         f"Test data were held out by {split.by} ({folds}, {within}), fixed before anything was "

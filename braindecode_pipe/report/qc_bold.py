@@ -153,7 +153,7 @@ def betas(recording: Recording) -> Iterator[Block]:
     columns, whole = {}, []
     for array, title, factor, is_whole in BETAS:
         values = recording.array(array)
-        if values is None:
+        if values is None or np.isnan(values).all():
             continue
         values = factor * values.astype(float)
         # A sensor without signal has no response shape.
@@ -178,6 +178,6 @@ def betas(recording: Recording) -> Iterator[Block]:
         text = f"{title[:1].upper()}{title[1:].removesuffix(' [%]')}, median "
         text += f"{wording.plain(np.nanmedian(columns[title]))} %."
         yield from maps.sensor_maps(drawn, _in_order(recording), text, recording.grid)
-    if not recording.has("noise_ceiling"):
+    if BETAS[3][1] not in columns:
         yield Text("No noise ceiling: no stimulus was repeated, or repeats were not asked for.",
                    "note")  # fmt: skip

@@ -13,16 +13,18 @@ import numpy as np
 from braindecode_pipe.errors import DiskFullError, InputError
 from braindecode_pipe.simulate.bold import simulate_bold
 from braindecode_pipe.simulate.design import EVENT_COLUMNS
-from braindecode_pipe.simulate.emeg import TASK, Simulated, simulate_emeg
+from braindecode_pipe.simulate.emeg import STORY_TASK, TASK, Simulated, simulate_emeg
 from braindecode_pipe.simulate.latents import LatentCode, make_latents
 from braindecode_pipe.simulate.optimal import score
 from braindecode_pipe.simulate.settings import RESPONSE_S, VERSION, Settings, subject_label
 from braindecode_pipe.simulate.stimuli import (
+    Word,
     choose_pictures,
     choose_words,
     stimulus_table,
     write_stimuli,
 )
+from braindecode_pipe.simulate.stories import STORY_COLUMNS, Story, make_stories
 
 _README = """\
 Simulated recordings: no person was measured. The same {n_subjects} simulated people see pictures
@@ -115,10 +117,11 @@ def is_current(out: Path, settings: Settings) -> bool:
 def _write(root: Path, settings: Settings) -> None:
     pictures = choose_pictures(settings.n_pictures, settings.rng("pictures"))
     words = choose_words(pictures, settings.n_words, settings.rng("words"), min(0.55, RESPONSE_S))
+    stories = make_stories(words, settings)
     stimuli = stimulus_table(pictures, words)
     latents = make_latents(pictures, words, settings.rng("latents"), settings.nonlinear)
     _write_description(root, settings)
-    write_stimuli(root / "stimuli", pictures, words)
+    write_stimuli(root / "stimuli", pictures, words, {story.file: story.sound for story in stories})
     (root / "truth").mkdir()
     np.savez(
         root / "truth" / "latents.npz",
@@ -137,7 +140,9 @@ def _write(root: Path, settings: Settings) -> None:
         people = {}
         for index in range(settings.n_subjects):
             subject = subject_label(index)
-            people[subject] = _simulate(root, settings, modality, subject, stimuli, latents)
+            people[subject] = _simulate(
+                root, settings, modality, subject, stimuli, latents, words, stories
+            )
             np.savez(root / "truth" / f"{modality}_sub-{subject}.npz", **people[subject].arrays)
         truth["planted"][modality] = {f"sub-{s}": p.facts for s, p in people.items()}
         truth["optimal_decoder"][modality] = score(
@@ -148,11 +153,12 @@ def _write(root: Path, settings: Settings) -> None:
 
 
 def _simulate(
-    root: Path, settings: Settings, modality: str, subject: str, stimuli, latents: LatentCode
-) -> Simulated:
+    root: Path, settings: Settings, modality: str, subject: str, stimuli, latents: LatentCode,
+    words: list[Word], stories: list[Story],
+) -> Simulated:  # fmt: skip
     if modality == "bold":
         return simulate_bold(root, settings, subject, stimuli, latents)
-    return simulate_emeg(root, settings, modality, subject, stimuli, latents)
+    return simulate_emeg(root, settings, modality, subject, stimuli, latents, words, stories)
 
 
 def _write_description(root: Path, settings: Settings) -> None:
@@ -173,9 +179,11 @@ def _write_description(root: Path, settings: Settings) -> None:
         _README.format(n_subjects=settings.n_subjects, modalities=", ".join(settings.modalities)),
         encoding="utf-8",
     )
-    columns = {name: {"Description": text} for name, text in EVENT_COLUMNS.items()}
-    columns["onset"]["Units"] = columns["duration"]["Units"] = "s"
-    _write_json(root / f"task-{TASK}_events.json", columns)
+    tasks = {TASK: EVENT_COLUMNS, **({STORY_TASK: STORY_COLUMNS} if settings.n_stories else {})}
+    for task, described in tasks.items():
+        columns = {name: {"Description": text} for name, text in described.items()}
+        columns["onset"]["Units"] = columns["duration"]["Units"] = "s"
+        _write_json(root / f"task-{task}_events.json", columns)
     # truth is no part of BIDS.
     (root / ".bidsignore").write_text("truth.json\ntruth/\n", encoding="utf-8")
     if "bold" in settings.modalities:

@@ -19,8 +19,10 @@ from braindecode_pipe.simulate.noise import Noise, background_autocovariance, ma
 from braindecode_pipe.simulate.optimal import Whitener, identify
 from braindecode_pipe.simulate.response import Response, make_response
 from braindecode_pipe.simulate.settings import Settings
+from braindecode_pipe.simulate.stimuli import Word
+from braindecode_pipe.simulate.stories import Story
 
-TASK = "concepts"
+TASK, STORY_TASK = "concepts", "story"
 PICTURE_DURATION = 0.5  # s
 _MARKER = {"picture": 1, "word": 2}
 
@@ -48,8 +50,10 @@ def simulate_emeg(
     subject: str,
     stimuli: pd.DataFrame,
     latents: LatentCode,
+    words: list[Word],
+    stories: list[Story],
 ) -> Simulated:
-    """Write all runs of one person, one after the other.
+    """Write all runs of one person, one after the other: first pictures and words, then stories.
 
     Parameters
     ----------
@@ -60,6 +64,8 @@ def simulate_emeg(
         BIDS label, such as "01".
     stimuli : DataFrame
         Result of ``stimuli.stimulus_table``.
+    words, stories
+        What is heard; everybody hears the same stories.
     """
     head = make_head(settings, subject)
     info = sensor_info(settings, modality, head)
@@ -83,7 +89,17 @@ def simulate_emeg(
         blinks[f"run-{label}"] = [round(float(p), 4) for p in peaks]
         ranks.append(decoder.ranks(data, run, latents))
         events = event_table(run, stimuli, PICTURE_DURATION)
-        _write_run(root, modality, subject, label, info, data, events)
+        _write_run(root, modality, subject, TASK, label, info, data, events)
+    for number, story in enumerate(stories, 1):
+        label = f"{number:02d}"
+        run = story.run(latents.n_pictures, settings.sfreq)
+        noise_rng = settings.rng("samples", modality, subject, story.name)
+        data = noise.draw(round(run.duration * settings.sfreq), settings.sfreq, noise_rng)
+        _add_responses(data, run, response, stimuli, latents, settings.sfreq)
+        peaks = noise.add_artefacts(data, settings.sfreq, noise_rng)
+        blinks[story.name] = [round(float(p), 4) for p in peaks]
+        events = story.event_table(run, words)
+        _write_run(root, modality, subject, STORY_TASK, label, info, data, events)
     facts = {
         "bad_channel": info.ch_names[noise.bad],
         "noise_sd": _level_by_kind(info, noise),
@@ -175,6 +191,7 @@ def _write_run(
     root: Path,
     modality: str,
     subject: str,
+    task: str,
     run: str,
     info,
     data: np.ndarray,
@@ -185,7 +202,7 @@ def _write_run(
     import mne_bids
 
     path = mne_bids.BIDSPath(
-        subject=subject, task=TASK, run=run, datatype=modality, suffix=modality, root=root
+        subject=subject, task=task, run=run, datatype=modality, suffix=modality, root=root
     )
     if modality == "eeg":
         codes = [_MARKER[kind] for kind in events["trial_type"]]

@@ -30,6 +30,8 @@ class Settings:
     n_word_repeats : presentations of each word, in every modality
     n_bold_repeats : presentations of each picture in BOLD
     n_runs : runs per person and modality
+    n_stories : stories of the words, each a further run of EEG and of MEG
+    n_sentences : sentences of a story
     snr : amplitude ratio of stimulus-specific activity to noise, or one per modality. Its square is
         the mean over good sensors of (variance over pictures of the noise-free response, averaged
         over the ``RESPONSE_S`` after onset) / (variance of the sensor's noise); for BOLD, at the
@@ -54,6 +56,8 @@ class Settings:
     n_word_repeats: int = 2
     n_bold_repeats: int = 2
     n_runs: int = 4
+    n_stories: int = 0
+    n_sentences: int = 40
     snr: float | Mapping[str, float] = 0.3
     seed: int = 0
     modalities: tuple[str, ...] = MODALITIES
@@ -74,8 +78,9 @@ class Settings:
         object.__setattr__(self, "grid", tuple(self.grid))
         if isinstance(self.snr, Mapping):
             object.__setattr__(self, "snr", dict(self.snr))
-        self._at_least(1, "n_subjects", "n_repeats", "n_word_repeats", "n_bold_repeats", "n_runs")
-        self._at_least(0, "n_words", "seed", "soa_jitter")
+        self._at_least(1, "n_subjects", "n_repeats", "n_word_repeats", "n_bold_repeats", "n_runs",
+                       "n_sentences")  # fmt: skip
+        self._at_least(0, "n_words", "n_stories", "seed", "soa_jitter")
         self._at_least(2, "n_pictures")
         self._require(self.n_runs <= self.n_pictures, "n_runs", "no more than n_pictures")
         self._require(set(self.modalities) <= set(MODALITIES) and self.modalities, "modalities",

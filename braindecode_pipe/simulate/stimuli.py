@@ -201,8 +201,10 @@ def stimulus_table(pictures: list[Picture], words: list[Word]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stim_file", "trial_type", "label", "category", "duration"])
 
 
-def write_stimuli(folder: Path, pictures: list[Picture], words: list[Word]) -> None:
-    """Write PNG, WAV, ``stimuli.tsv`` and ``LICENSE`` into ``folder``."""
+def write_stimuli(
+    folder: Path, pictures: list[Picture], words: list[Word], stories: dict[str, np.ndarray]
+) -> None:
+    """Write PNG, WAV, ``stimuli.tsv`` and ``LICENSE``; ``stories`` are sounds by their file."""
     from PIL import Image
 
     (folder / "pictures").mkdir(parents=True)
@@ -212,6 +214,10 @@ def write_stimuli(folder: Path, pictures: list[Picture], words: list[Word]) -> N
         (folder / "words").mkdir()
     for word in words:
         write_wav(folder / word.file, word.sound)
+    if stories:
+        (folder / "stories").mkdir()
+    for file, sound in stories.items():
+        write_wav(folder / file, sound)
     stimulus_table(pictures, words).to_csv(
         folder / "stimuli.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.4f"
     )

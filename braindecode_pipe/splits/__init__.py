@@ -11,12 +11,14 @@ from braindecode_pipe.splits.extents import (
     divided_recordings,
     extents_hash,
     fit_extents,
+    leaves_its_side,
     overlaps,
     tested_within,
     window_times,
     within_reach,
 )
-from braindecode_pipe.splits.folds import make_folds
+from braindecode_pipe.splits.folds import drawn, make_folds
+from braindecode_pipe.splits.segments import segments_of
 from braindecode_pipe.splits.study import (
     FitScope,
     StudyPlan,
@@ -31,10 +33,13 @@ __all__ = [
     "check_disjoint",
     "content_hash",
     "divided_recordings",
+    "drawn",
     "extents_hash",
     "fit_extents",
+    "leaves_its_side",
     "make_folds",
     "overlaps",
+    "segments_of",
     "shared_between_roles",
     "tested_within",
     "window_times",

@@ -132,3 +132,34 @@ def overlaps(
     furthest = np.maximum.accumulate(test_stop[order])
     last = np.searchsorted(test_start[order], stop, side="left") - 1
     return (last >= 0) & (furthest[np.maximum(last, 0)] > start)
+
+
+def leaves_its_side(
+    onset: np.ndarray, end: np.ndarray, start: np.ndarray, stop: np.ndarray, side: np.ndarray
+) -> np.ndarray:
+    """Which windows of one recording share time with what belongs to another side.
+
+    Where two events that follow one another have different sides, a border lies in the middle
+    between the end of the first and the onset of the second, or at that onset where they overlap:
+    the borders at which embeddings are cut.
+
+    Parameters
+    ----------
+    onset, end : (n,) [s] of what the events present
+    start, stop : (n,) [s] of their windows
+    side : (n,) any labels
+
+    Returns
+    -------
+    (n,) bool
+    """
+    order = np.argsort(onset, kind="stable")
+    onset_, end_, side_ = onset[order], end[order], side[order]
+    change = np.flatnonzero(side_[1:] != side_[:-1])
+    border = np.minimum((end_[change] + onset_[change + 1]) / 2, onset_[change + 1])
+    # Number of borders up to here: equal for all times of one stretch.
+    stretch = np.empty(len(onset), np.int64)
+    stretch[order] = np.searchsorted(change, np.arange(len(onset)), side="left")
+    first = np.searchsorted(border, start, side="right")
+    last = np.searchsorted(border, stop, side="left")
+    return (first != stretch) | (last != stretch)

@@ -26,7 +26,7 @@ def _plan(n, roles, offsets=0.4):
          "path": "story.wav", "onset": np.arange(n, dtype=float),
          "offset": np.arange(n) + offsets, "source": "story"}
     )  # fmt: skip
-    events = pd.DataFrame({"event": names, "stimulus_word": names})
+    events = pd.DataFrame({"event": names, "group": names, "stimulus_word": names})
     role = np.array([[ROLES[r] for r in fold] for fold in roles], np.int8)
     return SimpleNamespace(stimuli=stimuli, events=events, role=role)
 
@@ -42,6 +42,14 @@ def test_borders_lie_between_roles():
 def test_without_a_difference_there_is_no_border():
     plan = _plan(4, [["test"] * 4, ["train"] * 4, ["unused"] * 4])
     assert split_spans(plan, "word")[["start", "stop"]].isna().all().all()
+
+
+def test_purged_words_stay_on_the_side_of_what_they_are_kept_together_with():
+    plan = _plan(6, [["train", "purged", "purged", "test", "purged", "purged"]])
+    plan.events["group"] = ["a", "a", "b", "b", "c", "c"]
+    spans = split_spans(plan, "word")
+    # All of c is purged: nothing says where it belongs, so it stays alone.
+    np.testing.assert_allclose(spans["stop"], [1.7, 1.7, 3.7, 3.7, np.nan, np.nan])
 
 
 def test_overlapping_words_are_cut_at_the_onset_of_the_next():

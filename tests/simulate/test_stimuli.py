@@ -122,7 +122,7 @@ def test_wav_is_16_bit_mono(tmp_path):
 def test_files_licence_and_table(tmp_path):
     pictures = choose_pictures(24, np.random.default_rng(0))
     words = choose_words(pictures, 3, np.random.default_rng(0), 0.5)
-    write_stimuli(tmp_path / "stimuli", pictures, words)
+    write_stimuli(tmp_path / "stimuli", pictures, words, {})
     table = pd.read_csv(tmp_path / "stimuli" / "stimuli.tsv", sep="\t")
     assert list(table["trial_type"]) == ["picture"] * 24 + ["word"] * 3
     assert all((tmp_path / "stimuli" / file).is_file() for file in table["stim_file"])
