@@ -10,10 +10,10 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from braindecode_pipe.errors import DataError, ModelError
-from braindecode_pipe.train.linear import fit_logistic, fit_ridge, moments, softmax
+from braindecode_pipe.train.linear import LINEAR, fit_logistic, fit_ridge, moments, softmax
 from braindecode_pipe.train.selection import cosine, identification_accuracy
 
-DECODERS = ("ridge", "logistic", "mlp", "conv")
+DECODERS = (*LINEAR, "mlp", "conv")
 _LOOP = ("loss", "lr", "weight_decay", "batch_size", "epochs", "patience", "monitor", "seed")
 
 
@@ -127,7 +127,7 @@ class BrainDecoder(BaseEstimator):
         )
         self.n_features_out_ = Y.shape[1]
         self.log_: list[dict[str, float]] = []
-        if self.decoder in ("ridge", "logistic"):
+        if self.decoder in LINEAR:
             flat = np.asarray(X, np.float64).reshape(n, -1)
             self.mean_, self.scale_ = moments(flat)
             flat = (flat - self.mean_) / self.scale_

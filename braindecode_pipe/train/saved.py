@@ -13,7 +13,7 @@ from braindecode_pipe.fitting.checkpoint import (
 )
 from braindecode_pipe.fitting.inputs import InputTransform
 from braindecode_pipe.train.decoder import BrainDecoder
-from braindecode_pipe.train.linear import LinearFit
+from braindecode_pipe.train.linear import LINEAR, LinearFit
 
 _NETWORK, _INPUTS = "network.", "inputs."
 
@@ -36,7 +36,7 @@ def decoder_files(
         "n_features_out": decoder.n_features_out_,
         "hyper": decoder.hyper_,
     }
-    if decoder.decoder in ("ridge", "logistic"):
+    if decoder.decoder in LINEAR:
         arrays |= {"weights": decoder.fit_.weights, "intercept": decoder.fit_.intercept}
         if decoder.decoder == "logistic":
             arrays["class_embeddings"] = decoder.class_embeddings_
@@ -81,7 +81,7 @@ def load_decoder(read: Callable[[str], bytes]) -> BrainDecoder:
     decoder.shape_, decoder.n_features_out_ = tuple(config["shape"]), config["n_features_out"]
     decoder.hyper_, decoder.log_ = config["hyper"], []
     decoder.mean_, decoder.scale_ = arrays["mean"], arrays["scale"]
-    if decoder.decoder in ("ridge", "logistic"):
+    if decoder.decoder in LINEAR:
         penalty = float(next(iter(decoder.hyper_.values())))
         decoder.fit_ = LinearFit(arrays["weights"], arrays["intercept"], penalty, (penalty,), ())
         decoder.class_embeddings_ = arrays.get("class_embeddings")

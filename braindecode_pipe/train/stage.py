@@ -30,6 +30,7 @@ from braindecode_pipe.train.folds import (
     fit_normalizer,
     read_fold,
 )
+from braindecode_pipe.train.linear import LINEAR
 from braindecode_pipe.train.patterns import at_peak, haufe_patterns
 from braindecode_pipe.train.saved import decoder_files
 from braindecode_pipe.train.selection import inner_score
@@ -109,7 +110,7 @@ def _run(
         check_one_layout(data.windows, decoder)
     scope = check_seen(plan, fold, data.text("event", data.fit))
     shown = np.array(sorted(set(data.stimuli)), object)
-    normalizer = fit_normalizer(normalize, components, targets, data)
+    normalizer = fit_normalizer(normalize, components, targets, data, decoder)
     Y = normalizer(targets.of(data.stimuli))
     X, layout = data.read(data.fit), data.layout(data.fit)
     model = make_decoder(section, decoder, targets.n_steps)
@@ -155,7 +156,7 @@ def _run(
         "normalizer": normalizer.to_dataset(),
         **_fit_tables(model, data),
     }
-    if decoder in ("ridge", "logistic"):
+    if decoder in LINEAR:
         groups["pattern"] = pattern_dataset(model, X, data, normalizer(targets.of(shown)), plan)
     write_store(out, groups, files=decoder_files(model, data.inputs, scope))
 
