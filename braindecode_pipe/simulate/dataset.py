@@ -44,9 +44,9 @@ def simulate(out: str | Path, **settings: Any) -> None:
     Layout: ``sub-XX/eeg`` and ``sub-XX/meg`` (BrainVision and FIF, several runs each),
     ``sub-XX/func`` (events) with ``derivatives/fmriprep/sub-XX/func`` (images, masks, confounds),
     ``stimuli/`` (PNG, WAV, ``stimuli.tsv``, ``LICENSE``), and what was planted: ``truth.json``
-    (settings, bad channels, blinks, noise levels, ``optimal_decoder``) and ``truth/*.npz``
-    (latent codes, response templates, forward fields, HRF). ``dataset_description.json`` holds
-    ``"SimulatedData": true``.
+    (settings, bad channels, blinks, levels of noise and drift, ``optimal_decoder``) and
+    ``truth/*.npz`` (latent codes, response templates, forward fields, drift, HRF).
+    ``dataset_description.json`` holds ``"SimulatedData": true``.
 
     Parameters
     ----------

@@ -24,6 +24,9 @@ from braindecode_pipe.simulate.stories import Story
 
 TASK, STORY_TASK = "concepts", "story"
 PICTURE_DURATION = 0.5  # s
+DRIFT_SFREQ = 2.0  # Hz, at which the truth holds the drift
+_EOG_NAME = {"eeg": "VEOG", "meg": "EOG061"}
+_EOG_BLINK, _EOG_NOISE = 300e-6, 10e-6  # V, at the peak of a blink and root mean square
 _MARKER = {"picture": 1, "word": 2}
 
 
@@ -33,8 +36,8 @@ class Simulated:
 
     Attributes
     ----------
-    facts : JSON: bad channel, blinks per run, noise levels
-    arrays : forward fields and templates
+    facts : JSON: bad channels, blinks per run, levels of noise and drift
+    arrays : forward fields, templates, and the drift of every run at ``DRIFT_SFREQ``
     ranks : (n_trials, 2) of the optimal decoder, see ``optimal.identify``
     """
 
@@ -78,31 +81,38 @@ def simulate_emeg(
         (stimuli["trial_type"] == "picture").to_numpy(),
         settings.n_repeats, settings.n_word_repeats, settings.n_runs, rng,
     )  # fmt: skip
-    blinks, ranks = {}, []
+    blinks, ranks, drifts = {}, [], {}
+    step = max(1, round(settings.sfreq / DRIFT_SFREQ))
     for number, shown in enumerate(order, 1):
         label = f"{number:02d}"
         run = jittered_run(shown, settings.soa, settings.soa_jitter, settings.sfreq, rng)
         noise_rng = settings.rng("samples", modality, subject, label)
         data = noise.draw(round(run.duration * settings.sfreq), settings.sfreq, noise_rng)
         _add_responses(data, run, response, stimuli, latents, settings.sfreq)
-        peaks = noise.add_artefacts(data, settings.sfreq, noise_rng)
-        blinks[f"run-{label}"] = [round(float(p), 4) for p in peaks]
+        added = noise.add_artefacts(data, settings.sfreq, noise_rng)
+        blinks[f"run-{label}"] = (
+            [round(float(p), 4) for p in added.peaks] if noise.blink.any() else []
+        )
+        drifts[f"drift_run{label}"] = added.drift[:, ::step].astype(np.float32)
         ranks.append(decoder.ranks(data, run, latents))
         events = event_table(run, stimuli, PICTURE_DURATION)
-        _write_run(root, modality, subject, TASK, label, info, data, events)
+        eog = _eog(settings, added.blinks, noise_rng)
+        _write_run(root, modality, subject, TASK, label, info, data, eog, events)
     for number, story in enumerate(stories, 1):
         label = f"{number:02d}"
         run = story.run(latents.n_pictures, settings.sfreq)
         noise_rng = settings.rng("samples", modality, subject, story.name)
         data = noise.draw(round(run.duration * settings.sfreq), settings.sfreq, noise_rng)
         _add_responses(data, run, response, stimuli, latents, settings.sfreq)
-        peaks = noise.add_artefacts(data, settings.sfreq, noise_rng)
-        blinks[story.name] = [round(float(p), 4) for p in peaks]
+        added = noise.add_artefacts(data, settings.sfreq, noise_rng)
+        blinks[story.name] = [round(float(p), 4) for p in added.peaks] if noise.blink.any() else []
         events = story.event_table(run, words)
-        _write_run(root, modality, subject, STORY_TASK, label, info, data, events)
+        eog = _eog(settings, added.blinks, noise_rng)
+        _write_run(root, modality, subject, STORY_TASK, label, info, data, eog, events)
     facts = {
-        "bad_channel": info.ch_names[noise.bad],
-        "noise_sd": _level_by_kind(info, noise),
+        "bad_channels": {info.ch_names[row]: kind for row, kind in sorted(noise.bad.items())},
+        "noise_sd": _level_by_kind(info, noise, np.sqrt(noise.variance)),
+        "drift_rms": _level_by_kind(info, noise, noise.drift),
         "blink_peaks_s": blinks,
         "line_freqs_hz": noise.line_freqs.tolist(),
     }
@@ -116,26 +126,37 @@ def simulate_emeg(
         "white": noise.white,
         "blink": noise.blink,
         "noise_sd": np.sqrt(noise.variance),
+        "drift_rms": noise.drift,
+        "drift_sfreq": np.array(settings.sfreq / step),
+        **drifts,
     }
     return Simulated(facts, arrays, np.concatenate(ranks))
+
+
+def _eog(settings: Settings, blinks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Potential over one eye [V], ``(n_times,)``."""
+    noise = rng.standard_normal(len(blinks))
+    return settings.blinks * _EOG_BLINK * blinks + _EOG_NOISE * noise
 
 
 class _MatchedFilter:
     """The optimal decoder of pictures in single trials; it knows what it could not learn."""
 
     def __init__(self, response: Response, noise: Noise, sfreq: float) -> None:
-        self.good = np.arange(len(noise.white)) != noise.bad
+        self.good = noise.good
         self.n_times = response.specific.shape[2]
         self.sfreq = sfreq
         time = np.arange(self.n_times) / sfreq
         lags = np.abs(np.subtract.outer(np.arange(self.n_times), np.arange(self.n_times)))
         angle = 2 * np.pi * np.outer(time, noise.line_freqs)
+        # Within a response drift is a straight line.
+        slow = [np.stack([np.ones_like(time), time], axis=1)] if noise.drift.any() else []
         whitener = Whitener.of(
             background=noise.background[self.good],
             white=noise.white[self.good],
             temporal=background_autocovariance(self.n_times, sfreq)[lags],
             null_sensors=noise.blink[self.good, None],
-            null_times=np.concatenate([np.cos(angle), np.sin(angle)], axis=1),
+            null_times=np.concatenate([np.cos(angle), np.sin(angle), *slow], axis=1),
         )
         templates = response.specific[:, self.good]
         self.filters = np.stack([whitener.inverse(t) for t in templates])
@@ -177,12 +198,11 @@ def _add_responses(
         data[:, at : at + n_times] += response.common[kinds[stimulus]] + own
 
 
-def _level_by_kind(info, noise: Noise) -> dict[str, float]:
-    """Root mean square of the noise of the good sensors of each kind [V, T or T/m]."""
+def _level_by_kind(info, noise: Noise, level: np.ndarray) -> dict[str, float]:
+    """Root mean square of ``level`` over the good sensors of each kind [V, T or T/m]."""
     kinds = np.array(info.get_channel_types())
-    good = np.arange(len(kinds)) != noise.bad
     return {
-        str(kind): float(np.sqrt(noise.variance[good & (kinds == kind)].mean()))
+        str(kind): float(np.sqrt((level[noise.good & (kinds == kind)] ** 2).mean()))
         for kind in sorted(set(kinds))
     }
 
@@ -195,11 +215,15 @@ def _write_run(
     run: str,
     info,
     data: np.ndarray,
+    eog: np.ndarray,
     events: pd.DataFrame,
 ) -> None:
     """One recording through :func:`mne_bids.write_raw_bids`, with our own event table."""
     import mne
     import mne_bids
+
+    name = _EOG_NAME[modality]
+    data = np.concatenate([data, eog[None]])
 
     path = mne_bids.BIDSPath(
         subject=subject, task=task, run=run, datatype=modality, suffix=modality, root=root
@@ -209,13 +233,18 @@ def _write_run(
         samples = np.round(events["onset"] * info["sfreq"]).astype(int)
         with tempfile.TemporaryDirectory() as folder:
             header = Path(folder) / "run.vhdr"
-            write_brainvision(header, data, info.ch_names, info["sfreq"], list(zip(samples, codes)))
-            raw = mne.io.read_raw_brainvision(header, verbose="error")
+            markers = list(zip(samples, codes))
+            write_brainvision(header, data, [*info.ch_names, name], info["sfreq"], markers)
+            raw = mne.io.read_raw_brainvision(header, eog=[name], verbose="error")
             raw.set_montage(info.get_montage(), verbose="error")
             raw.info["line_freq"] = info["line_freq"]
             written = mne_bids.write_raw_bids(raw, path, readme=False, verbose="error")
     else:
-        raw = mne.io.RawArray(data, info, copy=None, verbose="error")
+        raw = mne.io.RawArray(data[:-1], info, verbose="error")
+        beside = mne.create_info([name], info["sfreq"], "eog")
+        raw.add_channels(
+            [mne.io.RawArray(data[-1:], beside, verbose="error")], force_update_info=True
+        )
         raw.orig_format = "single"  # the format in which mne-bids writes
         written = mne_bids.write_raw_bids(
             raw, path, allow_preload=True, format="FIF", readme=False, verbose="error"

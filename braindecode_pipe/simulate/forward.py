@@ -17,6 +17,8 @@ HEAD_CENTRE = np.array([0.0, 0.0, 0.0401])
 HEAD_RADIUS = 0.095
 _BRAIN_RADIUS = 0.078
 N_BACKGROUND = 150
+_N_SCALP = 120
+_COILS = ((-0.5, 0.8, 0.3), (0.5, 0.8, 0.3), (-0.8, -0.5, 0.0), (0.8, -0.5, 0.0))
 _AREAS = {  # block of the latent code -> directions from the centre of the head, dipoles in each
     "visual": (((-0.25, -0.9, 0.1), 8), ((0.25, -0.9, 0.1), 8)),
     "auditory": (((-0.95, -0.1, 0.1), 4), ((0.95, -0.1, 0.1), 4)),
@@ -40,7 +42,7 @@ class Head:
     ----------
     evoked : dipoles that respond to stimuli, grouped by ``evoked_block``
     background : dipoles of ongoing activity
-    eyes : two dipoles, upwards, that blink
+    eyes : two dipoles, forwards and up, that blink: lids slide over a cornea that is positive
     shift : (3,) place of the head in the MEG helmet relative to its usual one [m]
     """
 
@@ -69,12 +71,12 @@ def make_head(settings: Settings, subject: str) -> Head:
 
     spread = _unit(person.standard_normal((N_BACKGROUND, 3)))
     spread *= _BRAIN_RADIUS * np.cbrt(person.uniform(0.1, 0.9, (N_BACKGROUND, 1)))
-    eyes = np.array([[-0.03, 0.068, -0.015], [0.03, 0.068, -0.015]])
+    eyes = np.array([[-0.03, 0.08, -0.035], [0.03, 0.08, -0.035]])
     return Head(
         evoked=Dipoles(HEAD_CENTRE + position, orientation),
         evoked_block=np.array(blocks),
         background=Dipoles(HEAD_CENTRE + spread, _unit(person.standard_normal(spread.shape))),
-        eyes=Dipoles(HEAD_CENTRE + eyes, np.array([[0.0, 0.3, 0.95]] * 2)),
+        eyes=Dipoles(HEAD_CENTRE + eyes, np.array([[0.0, 0.8, 0.6]] * 2)),
         shift=0.002 * np.clip(person.standard_normal(3), -2, 2),
     )
 
@@ -107,21 +109,30 @@ def sensor_info(settings: Settings, modality: str, head: Head):
         info["dev_head_t"] = mne.transforms.Transform(
             "meg", "head", mne.transforms.translation(*offset)
         )
-        info.set_montage(_landmarks())
+        info.set_montage(_digitised(settings))
     info["line_freq"] = settings.line_freq
     return info
 
 
-def _landmarks():
-    """Nasion and ears where MNE puts them for the electrodes, so that EEG and MEG agree."""
+def _digitised(settings: Settings):
+    """What is digitised before a MEG recording: nasion and ears, coils, and points of the scalp.
+
+    Nasion and ears are where MNE puts them for the electrodes, so that EEG and MEG agree. The
+    points are those of a pen that is led over the upper head, each off by 1 mm.
+    """
     import mne
 
     montage = mne.channels.make_standard_montage("biosemi64")
     info = mne.create_info(montage.ch_names, 1.0, "eeg")
     info.set_montage(montage)
     points = {point["ident"]: point["r"] for point in info["dig"] if point["kind"] == 1}
+    rng = settings.rng("digitised")
+    scalp = _unit(rng.standard_normal((_N_SCALP, 3)))
+    scalp[:, 2] = np.abs(scalp[:, 2])
+    scalp = HEAD_CENTRE + HEAD_RADIUS * scalp + 0.001 * rng.standard_normal(scalp.shape)
+    coils = HEAD_CENTRE + HEAD_RADIUS * _unit(np.array(_COILS))
     return mne.channels.make_dig_montage(
-        lpa=points[1], nasion=points[2], rpa=points[3], coord_frame="head"
+        lpa=points[1], nasion=points[2], rpa=points[3], hpi=coils, hsp=scalp, coord_frame="head"
     )
 
 
@@ -132,11 +143,27 @@ def lead_field(info, dipoles: Dipoles) -> np.ndarray:
     -------
     (n_sensors, n_dipoles) float64 [V/(Am), T/(Am) or T/m/(Am)]; EEG against infinity
     """
+    return _field(info, dipoles, {})
+
+
+def eye_field(info, eyes: Dipoles) -> np.ndarray:
+    """:func:`lead_field` of sources in front of the skull.
+
+    The potential is that of a homogeneous sphere: no bone lies between the eyes and the face.
+    """
+    # MNE asks for two layers; they are equal.
+    return _field(info, eyes, {"relative_radii": (0.999, 1.0), "sigmas": (0.33, 0.33)})
+
+
+def _field(info, dipoles: Dipoles, layers: dict) -> np.ndarray:
     import mne
 
     eeg = "eeg" in info.get_channel_types(unique=True)
     sphere = mne.make_sphere_model(
-        HEAD_CENTRE, head_radius=HEAD_RADIUS if eeg else None, verbose="error"
+        HEAD_CENTRE,
+        head_radius=HEAD_RADIUS if eeg else None,
+        **(layers if eeg else {}),
+        verbose="error",
     )
     source = mne.setup_volume_source_space(
         pos={"rr": dipoles.position, "nn": dipoles.orientation},

@@ -65,7 +65,7 @@ def make_response(
         moments *= head.evoked_block == block
         common[trial_type] = np.outer(field @ moments, bumps)
 
-    good = np.arange(len(noise.white)) != noise.bad
+    good = noise.good
     snr = settings.snr_of(modality)
     variance = response_variance(specific, latents)[good].mean(1)
     ratio = np.sqrt((variance / noise.variance[good]).mean())

@@ -13,7 +13,7 @@ import numpy as np
 
 from braindecode_pipe.errors import InputError
 
-VERSION = "1"  # part of truth.json: data sets of another version are not taken for current
+VERSION = "2"  # part of truth.json: data sets of another version are not taken for current
 RESPONSE_S = 0.6  # no stimulus-related activity later than this after onset, in EEG and MEG
 MODALITIES = ("eeg", "meg", "bold")
 
@@ -35,9 +35,9 @@ class Settings:
     snr : amplitude ratio of stimulus-specific activity to noise, or one per modality. Its square is
         the mean over good sensors of (variance over pictures of the noise-free response, averaged
         over the ``RESPONSE_S`` after onset) / (variance of the sensor's noise); for BOLD, at the
-        peak of the response. Noise is background activity and sensor noise; line, blinks, drift
-        and head motion do not count. 0: nothing in the recordings depends on any stimulus, not
-        even that there was one.
+        peak of the response. Noise is background activity and sensor noise; line, blinks, drift,
+        bad channels and head motion do not count. 0: nothing in the recordings depends on any
+        stimulus, not even that there was one.
     seed : equal settings and seed give equal files
     modalities : any of "eeg", "meg", "bold"
     sfreq : sampling rate of EEG and MEG [Hz]
@@ -46,6 +46,12 @@ class Settings:
     t_r, bold_interval : repetition time, and shortest time from onset to onset, of BOLD [s]
     grid : voxels along x, y, z, of 3 mm
     line_freq : [Hz]
+    blinks : height of blinks in EEG and MEG; 1: about 150 microvolts at Fp1
+    line : size of the line and its second harmonic in EEG and MEG; 1: half of a sensor's noise, and
+        0.15 of it
+    drift : root mean square of the drift below 0.1 Hz of EEG and MEG over that of a sensor's noise
+    n_bad : bad sensors of every person in EEG and in MEG, in turn noisy, flat and loose (see
+        ``noise``). With blinks, line or drift at 0 all else in the recordings stays as it is.
     nonlinear : the brain responds to products of latent dimensions (see ``latents``)
     """
 
@@ -70,6 +76,10 @@ class Settings:
     bold_interval: float = 6.0
     grid: tuple[int, int, int] = (24, 24, 12)
     line_freq: float = 50.0
+    blinks: float = 1.0
+    line: float = 1.0
+    drift: float = 3.0
+    n_bad: int = 1
     nonlinear: bool = False
 
     def __post_init__(self) -> None:
@@ -80,7 +90,8 @@ class Settings:
             object.__setattr__(self, "snr", dict(self.snr))
         self._at_least(1, "n_subjects", "n_repeats", "n_word_repeats", "n_bold_repeats", "n_runs",
                        "n_sentences")  # fmt: skip
-        self._at_least(0, "n_words", "n_stories", "seed", "soa_jitter")
+        self._at_least(0, "n_words", "n_stories", "seed", "soa_jitter", "blinks", "line", "drift",
+                       "n_bad")  # fmt: skip
         self._at_least(2, "n_pictures")
         self._require(self.n_runs <= self.n_pictures, "n_runs", "no more than n_pictures")
         self._require(set(self.modalities) <= set(MODALITIES) and self.modalities, "modalities",
@@ -92,6 +103,11 @@ class Settings:
         self._require(8 <= self.n_eeg <= 64, "n_eeg", "8 ... 64")
         self._require(24 <= self.n_meg <= 306 and self.n_meg % 3 == 0, "n_meg",
                       "24 ... 306, a multiple of 3")  # fmt: skip
+        for name in ("blinks", "line", "drift"):
+            self._require(math.isfinite(getattr(self, name)), name, "a finite number")
+        for modality, n in (("eeg", self.n_eeg), ("meg", self.n_meg)):
+            if modality in self.modalities:
+                self._require(self.n_bad <= n // 4, "n_bad", f"{n // 4} or fewer of {n} sensors")
         self._require(self.sfreq > 2 * self.line_freq > 0, "sfreq", "more than twice line_freq")
         # A later onset than this would make responses overlap, and the optimal decoder inexact.
         self._require(self.soa >= RESPONSE_S, "soa", f"{RESPONSE_S} s or more")

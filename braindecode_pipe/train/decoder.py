@@ -13,11 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.train import people
-from braindecode_pipe.train.linear import fit_logistic, fit_ridge, moments, softmax
+from braindecode_pipe.train.linear import LINEAR, fit_logistic, fit_ridge, moments, softmax
 from braindecode_pipe.train.moments import input_moments
 from braindecode_pipe.train.saved import Pretrained
 from braindecode_pipe.train.selection import cosine, identification_accuracy
-from braindecode_pipe.train.settings import LINEAR, check_settings, check_targets, one_layout
+from braindecode_pipe.train.settings import check_settings, check_targets, one_layout
 
 
 class Estimates(np.ndarray):

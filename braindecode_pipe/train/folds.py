@@ -21,6 +21,7 @@ from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import StudyPlan, check_disjoint, tested_within
 from braindecode_pipe.store import Signal, open_signal, open_store
+from braindecode_pipe.train.linear import LINEAR
 from braindecode_pipe.train.people import sensors_of
 from braindecode_pipe.train.repeats import AverageView, joined_groups, repeats_of
 
@@ -269,10 +270,15 @@ def _estimate(
     return estimate_delay(own, seen, delay_max, hidden)
 
 
-def fit_normalizer(kind: str, components: int, targets: Targets, data: Fold) -> Normalizer:
-    """The normaliser of a fold, from the stimuli of its training events alone.
+def fit_normalizer(
+    kind: str, components: int, targets: Targets, data: Fold, decoder: str
+) -> Normalizer:
+    """The normaliser of a fold, from the stimuli of the events that its decoder is fitted on.
 
-    Stimuli that only validation or test events show have no part in it.
+    These are the training events, and for linear decoders those of validation, too, on which they
+    train. Were these left out, the intercept of ridge would be the difference of the two means: a
+    constant that outweighs what strong penalties leave of the responses, so that every query gets
+    the same answer. Stimuli that only other events show have no part in it.
 
     Raises
     ------
@@ -286,7 +292,8 @@ def fit_normalizer(kind: str, components: int, targets: Targets, data: Fold) -> 
             found=f"{targets.n_steps} steps",
             remedy='normalize = "zscore", or pooling = "mean"',
         )
-    trained = np.array(sorted(set(data.stimuli[~data.validation])), object)
+    fitted = data.stimuli if decoder in LINEAR else data.stimuli[~data.validation]
+    trained = np.array(sorted(set(fitted)), object)
     return Normalizer.fit(kind, targets.of(trained), list(trained), components)
 
 

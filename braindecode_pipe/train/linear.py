@@ -13,6 +13,8 @@ import numpy as np
 
 from braindecode_pipe.errors import ModelError
 
+# The decoders that these are.
+LINEAR = ("ridge", "logistic")
 # Penalties of logistic regression relative to features of unit mean square length.
 LOGISTIC_C = (1.0, 10.0, 100.0)
 LOGISTIC_FOLDS = 3

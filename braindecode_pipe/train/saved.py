@@ -23,8 +23,8 @@ from braindecode_pipe.fitting.checkpoint import (
     state_arrays,
 )
 from braindecode_pipe.fitting.inputs import InputTransform
-from braindecode_pipe.train.linear import LinearFit
-from braindecode_pipe.train.settings import LINEAR, plain
+from braindecode_pipe.train.linear import LINEAR, LinearFit
+from braindecode_pipe.train.settings import plain
 
 if TYPE_CHECKING:
     from braindecode_pipe.train.decoder import BrainDecoder

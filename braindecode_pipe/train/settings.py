@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from braindecode_pipe.errors import DataError, ModelError
 from braindecode_pipe.recipe import Network, TrainSection
+from braindecode_pipe.train.linear import LINEAR
 
-LINEAR = ("ridge", "logistic")
 DECODERS = (*LINEAR, *get_args(Network))
 FIXED = ("nice", "atm", "eegnet")
 

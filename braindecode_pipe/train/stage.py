@@ -29,11 +29,12 @@ from braindecode_pipe.train.folds import (
     fit_normalizer,
     read_fold,
 )
+from braindecode_pipe.train.linear import LINEAR
 from braindecode_pipe.train.patterns import at_peak, haufe_patterns
 from braindecode_pipe.train.people import check_one_layout, sensors_of
 from braindecode_pipe.train.saved import decoder_files
 from braindecode_pipe.train.selection import inner_score
-from braindecode_pipe.train.settings import LINEAR, shared_settings
+from braindecode_pipe.train.settings import shared_settings
 
 PATTERNS_MAX = 20
 
@@ -111,7 +112,7 @@ def _run(
         check_one_layout(sensors_of(data.windows), decoder)
     scope = check_seen(plan, fold, data.text("event", data.single(data.fit)))
     shown = np.array(sorted(set(data.stimuli)), object)
-    normalizer = fit_normalizer(normalize, components, targets, data)
+    normalizer = fit_normalizer(normalize, components, targets, data, decoder)
     Y = normalizer(targets.of(data.stimuli))
     moved = decoder not in LINEAR and section.augment.shift_s > 0
     X, layout = data.read(data.fit, moved), data.layout(data.fit, section.layout)

@@ -129,6 +129,9 @@ def test_unwritable_folder_is_named(tmp_path, monkeypatch, code, kind):
         ({"t_r": 0.0}, "more than 0 s"),
         ({"bold_interval": 1.0}, "t_r or more"),
         ({"grid": (4, 10, 10)}, "three numbers >= 6"),
+        ({"blinks": -1.0}, "blinks cannot be used"),
+        ({"drift": float("inf")}, "drift cannot be used"),
+        ({"n_bad": 17}, "expected: 16 or fewer of 64 sensors"),
     ],
 )
 def test_settings_out_of_range(settings, text):

@@ -29,11 +29,17 @@ def read_runs(root, modality, subject="01"):
     return runs
 
 
+def good_channels(truth, modality, names):
+    """Which of ``names`` are not planted as bad."""
+    bad = truth["planted"][modality]["sub-01"]["bad_channels"]
+    return np.array([str(name) not in bad for name in names])
+
+
 def trials(runs, trial_type, n_times):
     """Pieces ``(n_trials, n_sensors, n_times)`` from onset on, and their files."""
     pieces, files = [], []
     for raw, events in runs:
-        data = raw.get_data()
+        data = raw.get_data("data")
         for row in events[events["trial_type"] == trial_type].itertuples():
             at = round(row.onset * raw.info["sfreq"])
             pieces.append(data[:, at : at + n_times])
@@ -57,6 +63,8 @@ def test_bids_is_read_back(study, modality, n_sensors):
     runs = read_runs(study, modality)
     assert len(runs) == 2
     for raw, events in runs:
+        assert raw.get_channel_types().count("eog") == 1
+        raw.pick("data")
         assert len(raw.ch_names) == n_sensors and raw.info["sfreq"] == 125.0
         assert raw.info["line_freq"] == 50.0 and raw.info["bads"] == []
         assert len(raw.annotations) == len(events)
@@ -75,18 +83,19 @@ def test_bids_is_read_back(study, modality, n_sensors):
 
 @pytest.mark.parametrize("modality", ["eeg", "meg"])
 def test_bad_channel_is_found_and_nothing_else(study, truth, modality):
-    bad = truth["planted"][modality]["sub-01"]["bad_channel"]
-    raw = read_runs(study, modality)[0][0]
+    bad = truth["planted"][modality]["sub-01"]["bad_channels"]
+    assert list(bad.values()) == ["noisy"]
+    raw = read_runs(study, modality)[0][0].pick("data")
     power = np.diff(raw.get_data(), axis=1).std(1)  # differences: blinks and drifts are slow
     kinds = np.array(raw.get_channel_types())
     score = power / np.array([np.median(power[kinds == kind]) for kind in kinds])
-    assert [raw.ch_names[i] for i in np.flatnonzero(score > 4)] == [bad]
+    assert [raw.ch_names[i] for i in np.flatnonzero(score > 4)] == list(bad)
 
 
 @pytest.mark.parametrize("modality", ["eeg", "meg"])
 def test_spectrum_has_line_and_one_over_f(study, truth, modality):
-    raw = read_runs(study, modality)[0][0]
-    good = [n != truth["planted"][modality]["sub-01"]["bad_channel"] for n in raw.ch_names]
+    raw = read_runs(study, modality)[0][0].pick("data")
+    good = good_channels(truth, modality, raw.ch_names)
     data = raw.get_data()[good]
     n = 500
     blocks = data[:, : data.shape[1] // n * n].reshape(len(data), -1, n) * np.hanning(n)
@@ -100,10 +109,9 @@ def test_spectrum_has_line_and_one_over_f(study, truth, modality):
 
 
 def test_blinks_are_where_the_truth_says(study, truth):
-    raw, _ = read_runs(study, "eeg")[0]
+    raw = read_runs(study, "eeg")[0][0].pick("data")
     arrays = np.load(study / "truth" / "eeg_sub-01.npz")
-    blink = arrays["blink"].copy()
-    blink[raw.ch_names.index(truth["planted"]["eeg"]["sub-01"]["bad_channel"])] = 0
+    blink = arrays["blink"] * good_channels(truth, "eeg", raw.ch_names)
     course = blink @ raw.get_data() / (blink @ blink)
     peaks = np.array(truth["planted"]["eeg"]["sub-01"]["blink_peaks_s"]["run-01"])
     at = np.round(peaks * raw.info["sfreq"]).astype(int)
@@ -111,12 +119,40 @@ def test_blinks_are_where_the_truth_says(study, truth):
     assert np.abs(np.median(course)) < 0.2
 
 
+@pytest.mark.parametrize(("modality", "name"), [("eeg", "VEOG"), ("meg", "EOG061")])
+def test_an_eog_channel_sees_the_blinks(study, truth, modality, name):
+    raw = read_runs(study, modality)[0][0]
+    assert raw.ch_names[raw.get_channel_types().index("eog")] == name
+    eog = raw.get_data([name])[0]
+    peaks = np.array(truth["planted"][modality]["sub-01"]["blink_peaks_s"]["run-01"])
+    at = np.round(peaks * raw.info["sfreq"]).astype(int)
+    assert np.median(eog[at]) == pytest.approx(300e-6, rel=0.4)
+    assert np.median(np.abs(eog)) < 30e-6
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg"])
+def test_drift_is_what_the_truth_says(study, truth, modality):
+    """Means over two seconds are drift and little else."""
+    arrays = np.load(study / "truth" / f"{modality}_sub-01.npz")
+    raw = read_runs(study, modality)[0][0].pick("data")
+    drift, step = arrays["drift_run01"], round(125.0 / arrays["drift_sfreq"])
+    data = raw.get_data()
+    kernel = np.ones(250) / 250
+    smooth = np.stack([np.convolve(row, kernel, mode="same") for row in data])[:, ::step]
+    inner = slice(4, -4)
+    for row in np.flatnonzero(good_channels(truth, modality, raw.ch_names)):
+        assert np.corrcoef(smooth[row, inner], drift[row, inner])[0, 1] > 0.8
+    level = truth["planted"][modality]["sub-01"]
+    for kind, sd in level["noise_sd"].items():
+        assert level["drift_rms"][kind] == pytest.approx(3 * sd)
+
+
 @pytest.mark.parametrize("modality", ["eeg", "meg"])
 def test_planted_response_is_in_the_recordings(study, truth, modality):
     arrays = np.load(study / "truth" / f"{modality}_sub-01.npz")
     latents = np.load(study / "truth" / "latents.npz")
     names = arrays["sensor_names"].tolist()
-    good = np.arange(len(names)) != names.index(truth["planted"][modality]["sub-01"]["bad_channel"])
+    good = good_channels(truth, modality, names)
     scale = arrays["noise_sd"][:, None]
     row = {file: i for i, file in enumerate(latents["stim_file"])}
     pieces, files = trials(read_runs(study, modality), "picture", arrays["specific"].shape[2])
@@ -142,8 +178,7 @@ def test_null_study_has_no_evoked_response(tmp_path):
     template = signal["common_picture"] / scale
     template = template - template.mean(1, keepdims=True)
     truth = json.loads((tmp_path / "null" / "truth.json").read_text(encoding="utf-8"))
-    bad = truth["planted"]["eeg"]["sub-01"]["bad_channel"]
-    good = signal["sensor_names"] != bad
+    good = good_channels(truth, "eeg", signal["sensor_names"])
     for name, expected in (("null", 0.0), ("planted", 1.0)):
         pieces, _ = trials(read_runs(tmp_path / name, "eeg"), "picture", template.shape[1])
         gain, error = fitted_gain(pieces / scale, template, good)
@@ -158,8 +193,7 @@ def test_null_study_has_no_evoked_response(tmp_path):
 def test_snr_is_what_its_definition_says(study, truth, modality):
     arrays = np.load(study / "truth" / f"{modality}_sub-01.npz")
     code = np.load(study / "truth" / "latents.npz")["code"][:20]
-    bad = truth["planted"][modality]["sub-01"]["bad_channel"]
-    good = arrays["sensor_names"] != bad
+    good = good_channels(truth, modality, arrays["sensor_names"])
     responses = np.tensordot(code, arrays["specific"], axes=1)
     variance = responses.var(0).mean(1)
     ratio = np.sqrt((variance[good] / arrays["noise_sd"][good] ** 2).mean())
@@ -206,7 +240,7 @@ def test_optimal_decoder_agrees_with_theory(tmp_path, modality):
     found = truth["optimal_decoder"][modality]
     arrays = np.load(tmp_path / "x" / "truth" / f"{modality}_sub-01.npz")
     code = np.load(tmp_path / "x" / "truth" / "latents.npz")["code"][:20]
-    good = arrays["sensor_names"] != truth["planted"][modality]["sub-01"]["bad_channel"]
+    good = good_channels(truth, modality, arrays["sensor_names"])
     templates = arrays["specific"].astype(float)[:, good]
     n = templates.shape[2]
     angle = 2 * np.pi * 50.0 * np.arange(n) / 125.0
@@ -217,7 +251,7 @@ def test_optimal_decoder_agrees_with_theory(tmp_path, modality):
             np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
         ],
         null_sensors=arrays["blink"][good, None],
-        null_times=np.stack([np.cos(angle), np.sin(angle)], axis=1),
+        null_times=np.stack([np.cos(angle), np.sin(angle), np.ones(n), np.arange(n)], axis=1),
     )
     filters = np.stack([whitener.inverse(t) for t in templates])
     gram = np.tensordot(filters, templates, axes=((1, 2), (1, 2)))

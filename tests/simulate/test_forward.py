@@ -9,6 +9,7 @@ from braindecode_pipe.simulate.forward import (
     HEAD_CENTRE,
     HEAD_RADIUS,
     Dipoles,
+    eye_field,
     lead_field,
     make_head,
     sensor_info,
@@ -40,10 +41,51 @@ def test_meg_sensors_are_outside_the_head_and_dipoles_inside(subject):
     assert info.get_channel_types().count("mag") == 102 and len(info.ch_names) == 306
     distance = np.linalg.norm(sensor_positions(info) - HEAD_CENTRE, axis=1)
     assert distance.min() > HEAD_RADIUS + 0.008
-    for dipoles in (head.evoked, head.background, head.eyes):
+    for dipoles in (head.evoked, head.background):
         depth = np.linalg.norm(dipoles.position - HEAD_CENTRE, axis=1)
         assert depth.max() < 0.9 * HEAD_RADIUS
         np.testing.assert_allclose(np.linalg.norm(dipoles.orientation, axis=1), 1, atol=0.01)
+    eyes = np.linalg.norm(head.eyes.position - HEAD_CENTRE, axis=1)
+    assert (eyes > 0.9 * HEAD_RADIUS).all() and (eyes < HEAD_RADIUS).all()
+
+
+def test_blinks_are_seen_at_the_forehead_and_hardly_elsewhere(head):
+    info = sensor_info(SETTINGS, "eeg", head)
+    field = dict(zip(info.ch_names, eye_field(info, head.eyes).sum(1)))
+    peak = field["Fp1"]
+    assert peak > 0 and field["Fp2"] == pytest.approx(peak, rel=1e-3)
+    assert max(field.values()) == pytest.approx(peak, rel=1e-3)
+    assert field["Fz"] < 0.3 * peak and abs(field["Cz"]) < 0.1 * peak
+    outside = [name for name in field if not name.startswith(("Fp", "AF"))]
+    assert max(abs(field[name]) for name in outside) < 0.5 * peak
+
+
+def test_eyes_without_bone_in_front_obey_the_formula_of_a_homogeneous_sphere(head):
+    """``V = p . grad0 N / (4 pi sigma)``, N the Neumann function of a sphere at its surface:
+    ``N = 2 / |r - r0| - ln(R - r . r0 / R + |r - r0|) / R``.
+    """
+    info = sensor_info(SETTINGS, "eeg", head)
+    found = eye_field(info, head.eyes)[:, 0]
+    source, moment = head.eyes.position[0] - HEAD_CENTRE, head.eyes.orientation[0]
+    outward = radial(sensor_positions(info))
+    away = HEAD_RADIUS * outward - source
+    distance = np.linalg.norm(away, axis=1)[:, None]
+    slope = 2 * away / distance**3 + (away / distance + outward) / (
+        HEAD_RADIUS * (HEAD_RADIUS - outward @ source + distance[:, 0])[:, None]
+    )
+    expected = slope @ moment / (4 * np.pi * 0.33)
+    # A potential is known up to a constant.
+    difference = found - found.mean() - (expected - expected.mean())
+    assert np.abs(difference).max() < 0.02 * np.abs(expected).max()
+
+
+def test_meg_has_a_digitised_head(head):
+    info = sensor_info(SETTINGS, "meg", head)
+    kinds = [int(point["kind"]) for point in info["dig"]]
+    assert kinds.count(1) == 3 and kinds.count(2) == 4 and kinds.count(4) == 120
+    radius, origin, _ = mne.bem.fit_sphere_to_headshape(info, units="m", verbose="error")
+    assert radius == pytest.approx(HEAD_RADIUS, abs=5e-4)
+    np.testing.assert_allclose(origin, HEAD_CENTRE, atol=1e-3)
 
 
 def test_electrodes_are_on_the_sphere(head):

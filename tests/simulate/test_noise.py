@@ -10,6 +10,7 @@ from braindecode_pipe.simulate.noise import (
     background_power,
     draw_background,
     draw_blinks,
+    draw_drift,
     make_noise,
 )
 
@@ -67,6 +68,49 @@ def test_blinks_are_apart_and_of_height_one():
     assert (course > 0).mean() == pytest.approx(len(peaks) * 0.35 / 400, rel=0.05)
 
 
+def test_drift_is_slower_than_a_tenth_of_a_hertz_and_falls_with_the_square():
+    data = draw_drift(300, 100_000, SFREQ, np.random.default_rng(0))
+    assert data.shape == (300, 100_000) and data.var() == pytest.approx(1, abs=0.1)
+    slow = data[:, :: round(SFREQ)] * np.hanning(400)
+    power = (np.abs(np.fft.rfft(slow, axis=1)) ** 2).mean(0)
+    frequency = np.fft.rfftfreq(400, 1.0)
+    assert power[frequency > 0.12].max() < 1e-6 * power.max()
+    assert slope(frequency, power, 0.015, 0.08) == pytest.approx(-2, abs=0.15)
+    # A run that is far shorter than the slowest waves drifts, too.
+    short = draw_drift(300, 1000, SFREQ, np.random.default_rng(1))
+    assert 1e-3 < short.std(1).mean() < 0.3 and (short**2).mean() == pytest.approx(1, abs=0.3)
+
+
+def test_artefacts_of_no_size_change_nothing_else():
+    """The twin without blinks, line and drift has the same noise, and the same bad channels."""
+    spoiled = []
+    for sizes in ({}, {"blinks": 0.0, "line": 0.0, "drift": 0.0}):
+        settings = Settings(n_eeg=16, n_bad=3, **sizes)
+        head = make_head(settings, "01")
+        noise = make_noise(settings, "eeg", "01", head, sensor_info(settings, "eeg", head))
+        rng = np.random.default_rng(0)
+        data = noise.draw(5000, SFREQ, rng)
+        before = data.copy()
+        artefacts = noise.add_artefacts(data, SFREQ, rng)
+        spoiled.append((noise, before, data, artefacts))
+    (noise, before, data, added), (clean, base, twin, _) = spoiled
+    assert noise.bad == clean.bad and list(noise.bad.values()) == ["noisy", "flat", "loose"]
+    np.testing.assert_array_equal(before, base)
+    np.testing.assert_allclose(twin[clean.good], base[clean.good], atol=1e-15)
+    rest = data - twin - added.drift - noise.blink[:, None] * added.blinks
+    time = np.arange(5000) / SFREQ
+    for frequency, amplitude in zip(noise.line_freqs, noise.line):
+        rest -= (amplitude[:, None] * np.exp(2j * np.pi * frequency * time)).real
+    assert np.abs(rest[noise.good]).max() < 1e-12
+    noisy, flat, loose = noise.bad
+    sd = np.sqrt(noise.variance)
+    assert np.diff(data[noisy]).std() > 12 * sd[noisy] and not data[flat].any()
+    assert data[loose].std() == pytest.approx(sd[loose], rel=0.3)
+    others = np.flatnonzero(noise.good)
+    assert np.abs(np.corrcoef(twin[others], twin[loose])[-1, :-1]).max() < 0.4
+    assert np.abs(np.corrcoef(before[others], before[loose])[-1, :-1]).max() > 0.6
+
+
 @pytest.mark.parametrize(
     ("modality", "kind", "low", "high"),
     [("eeg", "eeg", 3e-6, 3e-5), ("meg", "mag", 1e-13, 2e-12), ("meg", "grad", 2e-12, 5e-11)],
@@ -84,9 +128,9 @@ def test_levels_are_those_of_real_recordings(modality, kind, low, high):
     correlation = np.abs(np.corrcoef(data[rows]) - np.eye(rows.sum()))
     assert correlation.max(1).mean() > 0.5
     before = data.copy()
-    peaks = noise.add_artefacts(data, settings.sfreq, np.random.default_rng(1))
-    added = data - before
-    good = np.flatnonzero(rows & (np.arange(len(data)) != noise.bad))
+    artefacts = noise.add_artefacts(data, settings.sfreq, np.random.default_rng(1))
+    added, peaks = data - before - artefacts.drift, artefacts.peaks
+    good = np.flatnonzero(rows & noise.good)
     blinking = good[np.abs(noise.blink[good]).argmax()]
     window = np.round(peaks[0] * settings.sfreq).astype(int) + np.arange(-5, 6)
     assert np.abs(added[blinking, window]).max() > 3 * np.sqrt(noise.variance[blinking])

@@ -175,8 +175,13 @@ def test_whitened_targets_are_predicted_in_their_components(make_study):
     np.testing.assert_allclose(white.T @ white / 4, np.eye(2), atol=1e-6)
 
 
-def test_f36_the_normaliser_sees_stimuli_of_training_events_alone(make_study):
-    """Stimuli that only test or validation shows may change as they like."""
+@pytest.mark.parametrize(
+    ("decoder", "seen"),
+    [("mlp", ["id-face", "id-house"]), ("ridge", ["id-chair", "id-face", "id-house"])],
+)
+def test_f36_the_normaliser_sees_stimuli_of_fitted_events_alone(make_study, decoder, seen):
+    """Stimuli that only the test shows may change as they like, and for networks those that only
+    validation shows: linear decoders train on it."""
     study = make_study(n_features=7, snr=1.5, validation=True)
     role, shown = study.plan.role[0], study.plan.events["stimulus_object"].to_numpy()
     for name, stimulus in (("test", "id-cat"), ("validation", "id-chair")):
@@ -184,17 +189,29 @@ def test_f36_the_normaliser_sees_stimuli_of_training_events_alone(make_study):
     assert {ROLES["test"], ROLES["validation"], ROLES["train"]} <= set(role)
     fitted = []
     for k in range(2):
-        out = predict(study, normalize="whiten", name=f"out{k}")
+        out = predict(study, decoder, normalize="whiten", name=f"out{k}")
         fitted.append(store.open_store(out, "normalizer"))
         dataset = store.open_store(study.embedding).load()
         values = dataset["embedding"].values.copy()
-        values[[0, 1]] = 100 + k
+        values[[0] if decoder == "ridge" else [0, 1]] = 100 + k
         attrs = {"data_origin": "simulated", "target": "object"}
         ids = [str(s) for s in dataset["stimulus"].values]
         store.write_store(study.embedding, {"": embedding_dataset(values, ids, attrs)})
-    assert [str(s) for s in fitted[0]["stimulus"].values] == ["id-face", "id-house"]
+    assert [str(s) for s in fitted[0]["stimulus"].values] == seen
     for name in ("mean", "scale", "components"):
         np.testing.assert_array_equal(fitted[0][name].values, fitted[1][name].values)
+
+
+@pytest.mark.parametrize("decoder", ["ridge", "logistic"])
+def test_linear_decoders_without_a_signal_do_not_answer_the_same_to_all(make_study, decoder):
+    """What predictions share is no larger than what tells them apart: no answer by default."""
+    study = make_study(snr=0.0, n_runs=6, n_sensors=40, n_features=7, validation=True)
+    role, shown = study.plan.role[0], study.plan.events["stimulus_object"].to_numpy()
+    role[(shown == "id-chair") & (role == ROLES["train"])] = ROLES["validation"]
+    out = predict(study, decoder, normalize="center", sec=section(alphas=[1e5]))
+    values = store.open_store(out)["prediction"].values
+    shared = np.linalg.norm(values.mean(0))
+    assert shared < 0.5 * np.linalg.norm(values - values.mean(0), axis=1).mean()
 
 
 def test_embeddings_with_steps_are_not_whitened(make_study):
