@@ -17,7 +17,13 @@ import numpy as np
 from braindecode_pipe.errors import MissingFileError
 from braindecode_pipe.evaluate.predictions import fold_number
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan, divided_recordings, tested_within, within_reach
+from braindecode_pipe.splits import (
+    StudyPlan,
+    divided_recordings,
+    tested_within,
+    window_times,
+    within_reach,
+)
 from braindecode_pipe.store import (
     is_committed,
     list_groups,
@@ -256,10 +262,7 @@ def _overlaps(
         own = plan.recordings["datatype"] == "epochs"
         epoched = set(plan.recordings["recording"][own])
     recording = plan.events["recording"].to_numpy()
-    onset = plan.events["onset"].to_numpy(float)
-    tmin, tmax = extent
-    stop = onset + (plan.events["duration"].to_numpy(float) if tmax is None else tmax)
-    onset = onset + tmin
+    onset, stop = window_times(plan.events, extent)
     found: list[int] = []
     for name in sorted(set(recording[test]) - epoched):
         ours, theirs = test[recording[test] == name], fitted[recording[fitted] == name]

@@ -14,6 +14,7 @@ from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.recipe import (
     EmbedSpec,
     Recipe,
+    WindowSection,
     find_recipe,
     load_recipe,
     parse_recipe,
@@ -223,6 +224,16 @@ def test_windows_that_move_in_time_are_kept_further_apart():
     assert parse_recipe(text, "r.toml").train.extent == (-0.1, 0.5)
     moved = parse_recipe(text + "\n[train.augment]\nshift_s = 0.25\n", "r.toml")
     assert moved.train.extent == (-0.35, 0.75)
+
+
+@pytest.mark.parametrize("settings, extent", [
+    ({"tmin": -0.5, "tmax": 2.5, "delay": 0.15}, (-0.35, 2.65)),
+    ({"tmax": 2.0, "delay": "estimate", "delay_max": 8.0}, (0.0, 10.0)),
+    ({"delay": 5.0}, (5.0, None, 5.0)),
+    ({"tmin": 1.0}, (1.0, None)),
+])  # fmt: skip
+def test_windows_lie_after_the_response_delay(settings, extent):
+    assert WindowSection(**settings).extent == pytest.approx(extent)
 
 
 def test_split_names_a_target_that_exists():

@@ -67,7 +67,7 @@ class Stages:
         parts = {
             **flatten(recipe.plan.model_dump(mode="json"), "plan"),
             **flatten(recipe.split.model_dump(mode="json"), "split"),
-            **flatten(list(self.extent), "train.windows.tmin, tmax, baseline"),
+            **flatten(list(self.extent), "train.windows.tmin, tmax, baseline, delay"),
             **(flatten(self._reach_settings(), "preprocess") if divides else {}),
             **flatten(self.table_repairs, "preprocess.emeg.repairs"),
             **{f"content of {name}": value for name, value in contents.items()},

@@ -34,6 +34,8 @@ STAGES = {
                 "train.windows.tmin",
                 "train.windows.tmax",
                 "train.windows.baseline",
+                "train.windows.delay",
+                "train.augment.shift_s",
                 "preprocess.emeg.repairs",
             ),
             ("plan", "splits", "formats", "preprocess/reach"),

@@ -109,8 +109,8 @@ def build(
     ----------
     section, split : sections of the recipe
     data : root of the data set
-    extent : (tmin, tmax) [s] of the windows that decoders read, tmax None for the event's duration;
-        windows of different roles must not overlap
+    extent : times of the windows that decoders read, as in :func:`splits.make_folds`; windows of
+        different roles must not overlap
     hasher : content hash of a file
     reach : row of ``recordings`` -> seconds over which preprocessing carries samples on; default:
         it carries nothing

@@ -15,6 +15,10 @@ Loss = Literal[
     "clip", "clip-symmetric", "siglip", "mse", "cosine", "mse-cosine", "clip+mse", "mixco+softclip"
 ]
 
+# Begin and end of windows after the onset [s]; end None: the end of the event, and a third number
+# says how long after it.
+Extent = tuple[Seconds, Seconds | None] | tuple[Seconds, None, Seconds]
+
 
 class WindowSection(Section):
     """The piece of recording that belongs to an event."""
@@ -50,13 +54,21 @@ class WindowSection(Section):
     )
 
     @property
-    def extent(self) -> tuple[Seconds, Seconds | None]:
-        """Times [s] around an event that are read, the baseline among them."""
+    def extent(self) -> Extent:
+        """Times [s] around an event that are read: with baseline, after the response delay.
+
+        A delay that each fold estimates may be anything up to ``delay_max``.
+        """
         begin, end = self.baseline or (None, None)
         first = min(self.tmin, self.tmin if begin is None else begin)
-        if self.tmax is None or end is None:
-            return first, self.tmax
-        return first, max(self.tmax, end)
+        last = self.tmax if self.tmax is None or end is None else max(self.tmax, end)
+        if self.delay == "estimate":
+            early, late = 0.0, self.delay_max
+        else:
+            early = late = self.delay
+        if last is not None:
+            return first + early, last + late
+        return (first + early, None, late) if late else (first + early, None)
 
 
 class NetworkSection(BaseModel):
@@ -147,8 +159,8 @@ class TrainSection(Section):
     zero_shot: ZeroShotSection | None = None
 
     @property
-    def extent(self) -> tuple[Seconds, Seconds | None]:
+    def extent(self) -> Extent:
         """Times [s] around an event that decoders read, with the shifts of training windows."""
-        begin, end = self.windows.extent
+        begin, end, *late = self.windows.extent
         shift = self.augment.shift_s
-        return begin - shift, None if end is None else end + shift
+        return (begin - shift, None if end is None else end + shift, *late)

@@ -15,9 +15,11 @@ def window_times(
     events: pd.DataFrame, extent: tuple[float, float | None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Begin and end [s] of the window of every event; ``extent`` as in :func:`make_folds`."""
-    tmin, tmax = extent
+    tmin, tmax, *late = extent
     onset = events["onset"].to_numpy(float)
-    return onset + tmin, onset + (events["duration"].to_numpy(float) if tmax is None else tmax)
+    if tmax is None:
+        return onset + tmin, onset + events["duration"].to_numpy(float) + sum(late)
+    return onset + tmin, onset + tmax
 
 
 def divided_recordings(plan: StudyPlan) -> list[str]:

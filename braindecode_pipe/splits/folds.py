@@ -53,7 +53,8 @@ def make_folds(
     events, recordings, stimuli : tables of the plan
     section : SplitSection
     target : name of the target whose stimuli count
-    extent : (tmin, tmax) [s] of the windows around events
+    extent : (tmin, tmax) [s] of the windows around events; with tmax None they end with the event,
+        or as long after it as a third number says
     reach : recording -> [s] over which preprocessing carries samples on, to both sides. Where
         recordings are cut in time, training windows within it of a test window are left out;
         default: 0
