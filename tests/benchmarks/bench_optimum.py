@@ -136,15 +136,16 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--wanted", type=float, nargs="+", default=[0.2, 0.5, 0.8, 0.0])
     parser.add_argument("--n-train", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=12)
     given = parser.parse_args()
     n_train = given.n_train or (10000 if given.quick else 40000)
-    rng = np.random.default_rng(0)
-    world = World.make(rng)
+    world = World.make(np.random.default_rng(0))
     print(f"simulated; {n_train} training trials of as many stimuli; test: {N_REPEATS} trials of "
           f"each of {N_CANDIDATES} other stimuli; chance {1 / N_CANDIDATES:.2f}")  # fmt: skip
-    for wanted in (0.2, 0.5, 0.8, 0.0):
+    for wanted in given.wanted:
+        rng = np.random.default_rng([3, round(100 * wanted)])
         gain = gain_for(world, wanted, np.random.default_rng(1)) if wanted else 0.0
         train, candidates = codes(n_train, rng), codes(N_CANDIDATES, rng)
         shown = np.repeat(np.arange(N_CANDIDATES), N_REPEATS)
