@@ -81,16 +81,25 @@ class World:
 def launched() -> Iterator[World]:
     """The world that ``torchrun`` describes in the environment; one process without it.
 
-    gloo on CPUs, nccl on GPUs; each process takes the GPU of its local rank.
+    See :func:`backend` and :func:`take_device`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield World.current()
         return
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    take_device()
+    distributed.init_process_group(backend())
     try:
         yield World.current()
     finally:
         distributed.destroy_process_group()
+
+
+def backend() -> str:
+    """gloo for tensors on CPUs, states of generators among them, and nccl for those on GPUs."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
+def take_device() -> None:
+    """Take the GPU of the local rank, where there are GPUs."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
