@@ -85,7 +85,12 @@ def _records(store: str | Path) -> list[dict[str, Any]]:
 
 
 def _headlines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    pooled = [row for row in rows if row.get("subject", "all") == "all"]
+    # Pieces of the window are a curve, which the report draws.
+    pooled = [
+        row
+        for row in rows
+        if row.get("subject", "all") == "all" and row.get("window_centre") is None
+    ]
     by_name: dict[tuple[Any, ...], set[str]] = {}
     for row in pooled:
         by_name.setdefault((row.get("embedding"), row.get("decoder")), set()).add(row["metric"])

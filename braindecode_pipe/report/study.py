@@ -48,6 +48,11 @@ class Evaluation:
             )
         return records
 
+    @property
+    def whole(self) -> list[dict]:
+        """Records of single fits to the whole window: no piece of it, no summary over seeds."""
+        return [r for r in self.records if "window_centre" not in r and "n_seeds" not in r]
+
     @cached_property
     def attrs(self) -> dict:
         """Root attributes, with ``verdict`` and ``test_hash``."""
