@@ -164,8 +164,11 @@ def two_processes(*arguments: str):
            "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
     started = [
         subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("team_work.py"), *arguments], text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**env, "RANK": str(rank)},
+            [sys.executable, Path(__file__).with_name("team_work.py"), *arguments],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**env, "RANK": str(rank)},
         )  # fmt: skip
         for rank in (0, 1)
     ]

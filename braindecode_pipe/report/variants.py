@@ -66,7 +66,7 @@ def _everybody(evaluation: Evaluation, metric: str) -> list[dict]:
 
 
 def _figure(curves: dict[str, list[dict]], metric: str) -> Figure:
-    """Score, interval and chance by the centre of the piece; dots below mark evidence."""
+    """Score, interval and chance by the centre of the piece; squares on top mark evidence."""
     name = wording.metric_name(metric)
     colours = colour_of([*curves])
     with canvas(8.2, 3.0) as (figure, ax):
@@ -83,7 +83,7 @@ def _figure(curves: dict[str, list[dict]], metric: str) -> Figure:
                     label="chance" if number == 0 else None)  # fmt: skip
             sure = np.array([wording.number(r.get("p_value_curve")) <= SIGNIFICANCE for r in own])
             if sure.any():
-                ax.plot(time[sure], np.full(sure.sum(), -0.03 * (number + 1)), "s", ms=4,
+                ax.plot(time[sure], np.full(sure.sum(), 1.02 + 0.035 * number), "s", ms=4,
                         color=colour, transform=ax.get_xaxis_transform(), clip_on=False,
                         zorder=5)  # fmt: skip
         ax.set_xlabel("centre of the piece after event onset and delay [s]", labelpad=8)
@@ -117,7 +117,7 @@ def _caption(curves: dict[str, list[dict]], name: str) -> str:
     )
     if any("p_value_curve" in r for r in pieces):
         text += (
-            f" Squares below the axis: p ≤ {SIGNIFICANCE:g} against the best of all pieces in "
+            f" Squares on top: p ≤ {SIGNIFICANCE:g} against the best of all pieces in "
             "each permutation, which holds for the whole curve."
         )
     return text

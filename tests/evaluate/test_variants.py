@@ -67,7 +67,9 @@ def test_seeds_are_rows_and_a_summary(predictions, quick, tmp_path):
         assert found["chance"] == one(records, "conv", metric)["chance"]
     assert one(records, "conv.s2")["seed"] == 2 and one(records, "conv.s2")["p_value"] < 0.05
     assert not [r for r in records if r["decoder"] == "ridge.seeds"]
-    assert {"conv", "conv.s1", "conv.s2"} < set(read_table(tmp_path / "out.zarr", "items")["decoder"])
+    assert {"conv", "conv.s1", "conv.s2"} < set(
+        read_table(tmp_path / "out.zarr", "items")["decoder"]
+    )
 
 
 def test_pieces_are_a_curve_whose_p_holds_for_all_of_it(predictions, quick, tmp_path):

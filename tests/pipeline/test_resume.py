@@ -35,8 +35,8 @@ def study(tmp_path, make_study, recipe_text):
     """Three folds of one person, a recipe with dropout, and an uninterrupted run."""
     folder = tmp_path / "study"
     data = make_study(folder / "bids", subjects=("01",))
-    (folder / "words.toml").write_text(recipe_text.replace("[train.windows]", f"{NETWORK}\n"
-                                                           "[train.windows]\ntmax = 0.4"))  # fmt: skip
+    text = recipe_text.replace("[train.windows]", f"{NETWORK}\n[train.windows]\ntmax = 0.4")
+    (folder / "words.toml").write_text(text)
     result = pipeline.run(load_recipe(folder / "words.toml"), data, folder / "out", until="train",
                           quiet=True)  # fmt: skip
     assert result.failed == []
