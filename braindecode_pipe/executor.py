@@ -105,12 +105,29 @@ class _limited:
         self._pools = threadpoolctl.threadpool_limits(self._threads)
         self._torch = torch.get_num_threads()
         torch.set_num_threads(self._threads)
+        _take_device()
 
     def __exit__(self, *exc: object) -> None:
         import torch
 
         torch.set_num_threads(self._torch)
         self._pools.restore_original_limits()
+
+
+def _take_device() -> None:
+    """Spread local workers over the GPUs of the machine; elsewhere the device stays as it is."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    from distributed import get_worker
+
+    try:
+        number = get_worker().name
+    except ValueError:  # no worker
+        return
+    if isinstance(number, int):
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 class Executor:

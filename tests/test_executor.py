@@ -96,6 +96,19 @@ def test_f09_exactly_the_recording_that_kills_workers_fails(module):
     assert len(pids) == 3 and str(os.getpid()) not in pids
 
 
+def test_local_workers_take_turns_on_the_gpus(monkeypatch):
+    taken = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    call("here", "operator:neg", {}, 1)  # no worker, so nothing is taken
+    for name in (0, 1, 2, "tcp://h:1"):
+        worker = types.SimpleNamespace(name=name)
+        monkeypatch.setattr("distributed.get_worker", lambda worker=worker: worker)
+        call("there", "operator:neg", {}, 1)
+    assert taken == [0, 1, 0]
+
+
 def test_threads_are_those_of_the_recipe(module):
     call("t", "unit_work:threads", {"folder": str(module)}, 1)
     assert (module / "threads").read_text() == "[1] 1"

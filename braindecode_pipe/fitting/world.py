@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from braindecode_pipe.errors import ModelError
+
 
 @dataclass(frozen=True)
 class World:
@@ -31,6 +33,45 @@ class World:
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls()
+
+    @property
+    def smallest(self) -> int:
+        """Rows of the smallest batch that can be shared."""
+        return max(2, self.size)
+
+    def check_share(self, n: int, batch_size: int) -> None:
+        """Refuse to share what does not suffice for all.
+
+        Raises
+        ------
+        ModelError
+            When there are more processes than examples, or than examples of a batch.
+        """
+        if min(n, batch_size) < self.size:
+            raise ModelError(
+                "there is less to share than processes",
+                expected=f"at least {self.size} examples in all, and in a batch",
+                found=f"{n}, batch_size = {batch_size}",
+                remedy="start fewer processes, or raise batch_size",
+            )
+
+    def check_same(self, step: int, folder: object) -> None:
+        """Refuse to go on where processes would go on from different places.
+
+        Raises
+        ------
+        ModelError
+            When the processes found different checkpoints.
+        """
+        steps = [] if self.size == 1 else self.gather(torch.tensor([step])).tolist()
+        if len(set(steps)) > 1:
+            raise ModelError(
+                "processes found different checkpoints of the same fit",
+                file=str(folder),
+                expected="a folder that all of them see",
+                found=f"steps {', '.join(map(str, steps))}",
+                remedy="keep results on a disk that all machines share",
+            )
 
     def own(self, rows: np.ndarray) -> np.ndarray:
         """Those rows of a batch that are this process's: contiguous parts, in order of rank."""

@@ -63,9 +63,9 @@ def run(
     break_lock : take over a run folder whose owner shows no sign of life for 10 minutes
     quiet : no progress bars
     reuse : stages whose results are taken as far as they are there, and never made
-    name : of the record ``<name>.json`` and of the lock: runs of one folder that are named
-        differently may go on at the same time
-    tensorboard : folder that gets the learning curves of networks, for TensorBoard
+    name : of the record ``<name>.json`` and of the lock: runs of one folder under different
+        names may go on at the same time
+    tensorboard : folder that gets the learning curves of networks
 
     Returns
     -------
@@ -77,12 +77,7 @@ def run(
     StageError, DiskFullError : the operating system refuses a file outside of the stores
     StoreLockedError : another process is running in ``out``
     """
-    data, out = Path(data), Path(out)
-    if tensorboard is not None:
-        from braindecode_pipe.train.curves import writer_class
-
-        writer_class()
-        tensorboard = Path(tensorboard).resolve()
+    data, out, tensorboard = Path(data), Path(out), _writable(tensorboard)
     crew = _crew() if executor is None else None
     executor = nullcontext(executor) if executor else Executor(jobs, scheduler, crew)
     if crew is not None and crew.rank:
@@ -111,6 +106,16 @@ def run(
             finally:
                 current.save(began)
     return current.result
+
+
+def _writable(tensorboard: str | Path | None) -> Path | None:
+    """The folder for TensorBoard, where something can write its files."""
+    if tensorboard is None:
+        return None
+    from braindecode_pipe.train.curves import writer_class
+
+    writer_class()
+    return Path(tensorboard).resolve()
 
 
 def _crew() -> Team | None:

@@ -34,7 +34,7 @@ from braindecode_pipe.train.patterns import at_peak, haufe_patterns
 from braindecode_pipe.train.people import check_one_layout, sensors_of
 from braindecode_pipe.train.saved import decoder_files
 from braindecode_pipe.train.selection import inner_score
-from braindecode_pipe.train.settings import LINEAR, shared_settings
+from braindecode_pipe.train.settings import shared_settings
 
 PATTERNS_MAX = 20
 
