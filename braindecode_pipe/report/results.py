@@ -21,7 +21,7 @@ from braindecode_pipe.report.document import (
     Verdict,
     attempt,
 )
-from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study, require
+from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study, of_whole_window, require
 from braindecode_pipe.report.variants import seeds_table, time_curves
 
 MAX_CONFUSION = 50
@@ -145,7 +145,7 @@ def extent(study: Study) -> Text:
 
 def pooled(evaluation: Evaluation) -> list[dict]:
     """Records of the whole window over everybody, in the order of the file."""
-    return [r for r in evaluation.whole if str(r.get("subject", "all")) == "all"]
+    return [r for r in of_whole_window(evaluation.records) if str(r.get("subject", "all")) == "all"]
 
 
 def results_section(study: Study) -> Section:
@@ -240,7 +240,7 @@ def score_figure(evaluation: Evaluation) -> Block:
         decoder = str(record.get("decoder", ""))
         people = [
             wording.number(r.get("value"))
-            for r in evaluation.whole
+            for r in of_whole_window(evaluation.records)
             if r["metric"] == metric
             and r.get("decoder") == decoder
             and str(r.get("subject", "all")) != "all"
@@ -348,7 +348,7 @@ def people_section(study: Study) -> Section:
 
 def _people(evaluation: Evaluation) -> Iterator[Block]:
     yield Heading(f"Embedding “{evaluation.name}”")
-    own = [r for r in evaluation.whole if str(r.get("subject", "all")) != "all"]
+    own = [r for r in of_whole_window(evaluation.records) if str(r.get("subject", "all")) != "all"]
     if own:
         own.sort(key=lambda r: str(r["subject"]))
         metric = headline_metric(evaluation)

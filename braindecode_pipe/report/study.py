@@ -48,11 +48,6 @@ class Evaluation:
             )
         return records
 
-    @property
-    def whole(self) -> list[dict]:
-        """Records of single fits to the whole window: no piece of it, no summary over seeds."""
-        return [r for r in self.records if "window_centre" not in r and "n_seeds" not in r]
-
     @cached_property
     def attrs(self) -> dict:
         """Root attributes, with ``verdict`` and ``test_hash``."""
@@ -183,6 +178,11 @@ class Study:
     def predictions(self, embedding: str) -> list[tuple[Path, dict]]:
         """Prediction stores of one embedding table with their attributes."""
         return [(Path(p), store_attrs(p)) for p in self.inputs.predictions.get(embedding, [])]
+
+
+def of_whole_window(records: list[dict]) -> list[dict]:
+    """Records of single fits to the whole window: no piece of it, no summary over seeds."""
+    return [r for r in records if "window_centre" not in r and "n_seeds" not in r]
 
 
 def group_or_none(path: str | Path, group: str) -> xr.Dataset | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from braindecode_pipe.report.study import Evaluation
+from braindecode_pipe.report.study import of_whole_window
 from braindecode_pipe.report.variants import seeds_table, time_curves
 from braindecode_pipe.report.wording import decoder_name
 
@@ -21,9 +21,7 @@ def record(decoder, value, **more):
 
 def evaluation(records):
     verdict = {"metric": "top1", "text": "x"}
-    made = SimpleNamespace(records=records, verdict=verdict)
-    made.whole = Evaluation.whole.fget(made)
-    return made
+    return SimpleNamespace(records=records, verdict=verdict)
 
 
 CURVE = [
@@ -60,7 +58,7 @@ def test_pieces_are_a_curve_in_the_order_of_time():
 def test_without_seeds_and_pieces_there_is_nothing():
     plain = evaluation([record("ridge", 0.5)])
     assert list(seeds_table(plain)) == list(time_curves(plain)) == []
-    assert evaluation([record("ridge", 0.5), *CURVE, SEEDS]).whole == [record("ridge", 0.5)]
+    assert of_whole_window([record("ridge", 0.5), *CURVE, SEEDS]) == [record("ridge", 0.5)]
 
 
 @pytest.mark.parametrize(
