@@ -130,7 +130,7 @@ def _run(
     shown = np.array(sorted(set(data.stimuli)), object)
     normalizer = fit_normalizer(normalize, components, targets, data)
     Y = normalizer(targets.of(data.stimuli))
-    moved = decoder not in LINEAR and section.augment.shift_s > 0
+    moved = own.seed is not None and section.augment.shift_s > 0
     X, layout = data.read(data.fit, moved), data.layout(data.fit, section.layout)
     attrs: dict[str, Any] = {}
     if section.select and own.role == "decoder":
