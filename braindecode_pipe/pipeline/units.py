@@ -35,6 +35,7 @@ STAGES = {
                 "train.windows.tmin",
                 "train.windows.tmax",
                 "train.windows.baseline",
+                "train.augment.shift_s",
                 "preprocess.emeg.repairs",
             ),
             ("plan", "splits", "formats", "preprocess/reach"),

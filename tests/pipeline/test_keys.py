@@ -74,6 +74,7 @@ SEES = {
     "train.windows.tmin": {"plan", "train"},
     "train.windows.tmax": {"plan", "train"},
     "train.windows.baseline": {"plan", "train"},
+    "train.augment.shift_s": {"plan", "train"},
     "split.by": {"plan", "evaluate"},
     "train.decoders": set(),
     "train.decoders_of": set(),
