@@ -11,14 +11,19 @@ one that really kills workers fails.
 from __future__ import annotations
 
 import importlib
+import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from braindecode_pipe.errors import BraindecodePipeError, InputError
+from braindecode_pipe.errors import BraindecodePipeError, InputError, one_line
 
+if TYPE_CHECKING:
+    from braindecode_pipe.fitting.team import Team
+
+LOG = logging.getLogger("braindecode_pipe.executor")
 QUARANTINE_TRIES = 2
 # What libraries read when they are loaded; Task.threads sets the number afterwards.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -29,12 +34,16 @@ CONNECT_S = 10
 
 @dataclass(frozen=True)
 class Task:
-    """One unit of work: ``function`` is "package.module:name"."""
+    """One unit of work: ``function`` is "package.module:name".
+
+    ``together``: the processes of a team do it together, each by the same call.
+    """
 
     name: str
     function: str
     arguments: dict[str, Any]
     threads: int = 1
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Outcome:
     bad_input: bool = False
     trace: str = ""
     tries: int = field(default=1, compare=False)
+    foreseen: bool = field(default=True, compare=False)
 
 
 def call(name: str, function: str, arguments: dict[str, Any], threads: int) -> Outcome:
@@ -71,6 +81,7 @@ def call(name: str, function: str, arguments: dict[str, Any], threads: int) -> O
             f"{type(error).__name__}: {error}",
             False,
             traceback.format_exc(),
+            foreseen=False,
         )
     return Outcome(name, time.perf_counter() - start)
 
@@ -94,12 +105,29 @@ class _limited:
         self._pools = threadpoolctl.threadpool_limits(self._threads)
         self._torch = torch.get_num_threads()
         torch.set_num_threads(self._threads)
+        _take_device()
 
     def __exit__(self, *exc: object) -> None:
         import torch
 
         torch.set_num_threads(self._torch)
         self._pools.restore_original_limits()
+
+
+def _take_device() -> None:
+    """Spread local workers over the GPUs of the machine; elsewhere the device stays as it is."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    from distributed import get_worker
+
+    try:
+        number = get_worker().name
+    except ValueError:  # no worker
+        return
+    if isinstance(number, int):
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 class Executor:
@@ -112,12 +140,34 @@ class Executor:
         the first batch.
     scheduler : str, optional
         Address of a running Dask scheduler, instead of a local cluster.
+    team : Team, optional
+        The processes that ``torchrun`` started, of which this is the first: they do together the
+        tasks that are meant for it; this process does the others alone.
+
+    Raises
+    ------
+    InputError : a team, and Dask as well
     """
 
-    def __init__(self, jobs: int = 1, scheduler: str | None = None) -> None:
-        self.jobs, self.scheduler = jobs, scheduler
+    def __init__(
+        self, jobs: int = 1, scheduler: str | None = None, team: Team | None = None
+    ) -> None:
+        if team is not None and (jobs > 1 or scheduler is not None):
+            raise InputError(
+                "processes of torchrun share one fit after the other and start no workers",
+                expected="torchrun, or --jobs or --scheduler",
+                found=f"both: {team.size} processes and "
+                + (f"--jobs {jobs}" if scheduler is None else f"--scheduler {scheduler}"),
+                remedy="leave --jobs and --scheduler out",
+            )
+        self.jobs, self.scheduler, self.team = jobs, scheduler, team
         self._client: Any = None
         self._cluster: Any = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether tasks run in other processes than this one."""
+        return self.jobs > 1 or self.scheduler is not None
 
     def __enter__(self) -> Executor:
         return self
@@ -131,16 +181,17 @@ class Executor:
     def run(self, tasks: Iterable[Task], report: Callable[[Outcome], None]) -> None:
         """Run ``tasks``; ``report`` is called in this process as each one ends."""
         tasks = list(tasks)
-        if self.jobs == 1 and self.scheduler is None:
+        if not self.elsewhere:
             for task in tasks:
-                report(call(task.name, task.function, task.arguments, task.threads))
+                if self.team is not None and task.together:
+                    report(_together(self.team, task))
+                else:
+                    report(call(task.name, task.function, task.arguments, task.threads))
         elif tasks:
             self._distribute(tasks, report)
 
     def _connect(self) -> Any:
         if self._client is None:
-            import logging
-
             import dask
             from distributed import Client, LocalCluster
 
@@ -232,6 +283,27 @@ class Executor:
             "memory",
             tries=QUARANTINE_TRIES + 1,
         )
+
+
+def _together(team: Team, task: Task) -> Outcome:
+    """One task of a team, in one of its processes: the outcome of the one that failed first."""
+    with team.task(task) as given:
+        outcome = call(given.name, given.function, given.arguments, given.threads)
+        if outcome.error:
+            team.fail(outcome.error)
+    if outcome.error and not outcome.foreseen:
+        # Whoever waits for a process that failed gets an error too, which says nothing.
+        return replace(outcome, error=team.failure())
+    return outcome
+
+
+def follow(team: Team) -> None:
+    """Do the tasks of a team, in all but its first process, until that one ends."""
+    while team.wait():
+        outcome = _together(team, Task("", "", {}))
+        if outcome.error:
+            LOG.warning("process %d of %d: %s failed: %s", team.rank, team.size, outcome.name,
+                        one_line(outcome.error))  # fmt: skip
 
 
 def _collect(future: Any, task: Task) -> Outcome | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -87,7 +89,8 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 def test_run_passes_everything_on(in_folder, pipeline_run):
     options = (
         "--data d --set evaluate.bootstrap=7 --jobs 2 --scheduler tcp://h:1 --from embed "
-        "--until train --force embed --force train --dry-run --break-lock --ledger books --quiet"
+        "--until train --force embed --force train --dry-run --break-lock --ledger books --quiet "
+        "--tensorboard curves"
     )
     code = main(["run", "faces.toml", *options.split()])
     assert code == 0
@@ -97,8 +100,61 @@ def test_run_passes_everything_on(in_folder, pipeline_run):
     assert pipeline_run.options == {
         "jobs": 2, "scheduler": "tcp://h:1", "start": "embed", "until": "train",
         "force": ("embed", "train"), "dry_run": True, "break_lock": True, "ledger": Path("books"),
-        "quiet": True,
+        "quiet": True, "tensorboard": Path("curves"),
     }  # fmt: skip
+
+
+def test_curves_of_networks_are_asked_for_with_train_too(in_folder, pipeline_run):
+    assert main(["train", "faces.toml", "--data", "d", "--tensorboard", "curves"]) == 0
+    assert pipeline_run.options["tensorboard"] == Path("curves")
+
+
+def test_a_job_for_slurm_is_printed_and_nothing_is_run(in_folder, pipeline_run, capsys):
+    out = in_folder / "a place"
+    code = main([
+        "train", "faces.toml", "--data", "d $(x)", "--out", str(out), "--set", "train.seeds=3",
+        "--slurm", "--nodes", "2", "--gpus", "4", "--time", "2-00:00:00", "--partition", "gpu",
+        "--set", "compute.threads=2",
+    ])  # fmt: skip
+    script = capsys.readouterr().out
+    assert code == 0 and not hasattr(pipeline_run, "recipe") and not out.exists()
+    for option in (
+        "job-name=faces", "nodes=2", "ntasks-per-node=1", "gpus-per-node=4", "cpus-per-task=8",
+        "time=2-00:00:00", "partition=gpu",
+    ):  # fmt: skip
+        assert f"\n#SBATCH --{option}\n" in script
+    # It is valid, and what it starts is this command with these words.
+    (in_folder / "job.sh").write_text(script)
+    assert subprocess.run(["bash", "-n", "job.sh"], capture_output=True).returncode == 0
+    fakes = "scontrol() { printf 'node7\nnode8\n'; }; srun() { printf '%s\n' \"$@\"; }\n"
+    env = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "41234", "PATH": os.environ["PATH"]}
+    ran = subprocess.run(["bash", "-c", fakes + script], capture_output=True, text=True, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    words = ran.stdout.splitlines()
+    assert words[:4] == ["--kill-on-bad-exit=1", sys.executable, "-m", "torch.distributed.run"]
+    after = dict(zip(words, words[1:]))
+    assert (after["--nnodes"], after["--nproc-per-node"]) == ("2", "4")
+    assert after["--rdzv-endpoint"] == "node7:21234" and after["--rdzv-id"] == "41234"
+    program = words[words.index("braindecode_pipe") + 1 :]
+    assert program[:2] == ["train", str(in_folder / "faces.toml")]
+    assert after["--data"] == str(in_folder / "d $(x)") and after["--out"] == str(out)
+    assert "train.seeds=3" in program and "--slurm" not in program
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--jobs 2", "starts its processes itself"), ("--time soon", "time limit cannot be read"),
+     ("--partition a;b", "no name of a partition")],
+)  # fmt: skip
+def test_a_job_that_makes_no_sense_is_refused(option, told, in_folder, pipeline_run, capsys):
+    assert main(["train", "faces.toml", "--data", "d", "--slurm", *option.split()]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_other_processes_of_torchrun_leave_what_is_not_shared_to_the_first(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("stage", [stage.value for stage in Stage])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +96,19 @@ def test_f09_exactly_the_recording_that_kills_workers_fails(module):
     assert len(pids) == 3 and str(os.getpid()) not in pids
 
 
+def test_local_workers_take_turns_on_the_gpus(monkeypatch):
+    taken = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    call("here", "operator:neg", {}, 1)  # no worker, so nothing is taken
+    for name in (0, 1, 2, "tcp://h:1"):
+        worker = types.SimpleNamespace(name=name)
+        monkeypatch.setattr("distributed.get_worker", lambda worker=worker: worker)
+        call("there", "operator:neg", {}, 1)
+    assert taken == [0, 1, 0]
+
+
 def test_threads_are_those_of_the_recipe(module):
     call("t", "unit_work:threads", {"folder": str(module)}, 1)
     assert (module / "threads").read_text() == "[1] 1"
@@ -150,3 +166,58 @@ def test_a_scheduler_that_does_not_answer_is_bad_input(monkeypatch):
         Executor(scheduler="tcp://127.0.0.1:9") as executor,
     ):
         executor.run([Task("t", "unit_work:work", {})], print)
+
+
+def two_processes(*arguments: str):
+    """The exit codes and what both wrote, of ``team_work.py`` in a team of two."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1",
+           "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
+    started = [
+        subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("team_work.py"), *arguments],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**env, "RANK": str(rank)},
+        )  # fmt: skip
+        for rank in (0, 1)
+    ]
+    told = [process.communicate(timeout=120) for process in started]
+    return [process.returncode for process in started], told
+
+
+def test_a_team_shares_tasks_and_outlives_those_that_fail_in_one_process(tmp_path):
+    codes, ((out, err), (other, warned)) = two_processes(str(tmp_path))
+    assert codes == [0, 0], err + warned
+    said = dict(line.split(" ", 1) for line in out.splitlines())
+    assert said["first"] == said["last"] == said["alone"] == "False ''"
+    assert "process 1: bad recording" in said["foreseen"] and "mend it" in said["foreseen"]
+    assert "process 1: KeyError: 'five'" in said["unforeseen"]
+    assert said["own"].startswith("True 'bad recording")
+    for rank in (0, 1):
+        # Both have the sum of both, the threads of the recipe, and all that was handed over.
+        assert (tmp_path / f"first-{rank}").read_text() == "[3.0, 2, 1000000, 2]"
+    assert (tmp_path / "alone").read_text() == "0"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "first-0", "first-1", "alone", "last-0", "last-1"
+    }  # fmt: skip
+    assert other == "left\n"
+    lines = [line for line in warned.splitlines() if "process 1 of 2" in line]
+    assert [line.split(": ")[1].split()[0] for line in lines] == ["foreseen", "unforeseen", "own"]
+    assert "process 0: bad recording" in lines[2]
+
+
+def test_the_others_end_when_the_first_process_dies():
+    codes, (_, (other, _)) = two_processes("dies")
+    assert codes == [3, 0] and other == "left\n"
+
+
+def test_a_team_starts_no_workers():
+    team = types.SimpleNamespace(size=4)
+    with pytest.raises(InputError, match="4 processes and --jobs 2[\\s\\S]*leave --jobs"):
+        Executor(jobs=2, team=team)
+    with pytest.raises(InputError, match="--scheduler tcp://h:1"):
+        Executor(scheduler="tcp://h:1", team=team)

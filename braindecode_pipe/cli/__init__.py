@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -15,28 +15,17 @@ from braindecode_pipe import __version__
 from braindecode_pipe.cli.bids import bids, spread
 from braindecode_pipe.cli.console import console, crash_log, print_bug, print_error, show
 from braindecode_pipe.cli.options import (
-    BreakLockOption,
-    DataOption,
-    DryRunOption,
     ForceFileOption,
-    ForceOption,
-    FromOption,
     JobsOption,
-    LedgerOption,
-    OutOption,
     QuietOption,
     RecipeArgument,
-    SchedulerOption,
     SeedOption,
     SetOption,
     SnrOption,
     Stage,
-    UntilOption,
 )
+from braindecode_pipe.cli.running import is_left_out, run, stage_command, train
 from braindecode_pipe.errors import BraindecodePipeError, InputError
-
-if TYPE_CHECKING:
-    from braindecode_pipe.recipe import Recipe
 
 app = typer.Typer(
     name="braindecode-pipe",
@@ -53,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0: done; 1: a stage failed, or a bug; 2: bad input (recipe, data, arguments); 130: interrupted.
+    Of the processes that ``torchrun`` starts, the first one does what they cannot share.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if is_left_out(given):
+        return 0
     if given[:1] == ["bids"]:
         given = spread(given)
     try:
@@ -193,81 +185,11 @@ def check(
 # --- run and one command per stage ---------------------------------------------------------------
 
 
-@app.command(rich_help_panel=_RUN)
-def run(
-    recipe: RecipeArgument,
-    data: DataOption,
-    out: OutOption = None,
-    overrides: SetOption = None,
-    jobs: JobsOption = 1,
-    scheduler: SchedulerOption = None,
-    start: FromOption = None,
-    until: UntilOption = None,
-    force: ForceOption = None,
-    dry_run: DryRunOption = False,
-    break_lock: BreakLockOption = False,
-    ledger: LedgerOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Run a whole study: from recordings to a report."""
-    from braindecode_pipe.recipe import load_recipe
-
-    study = load_recipe(recipe, overrides or ())
-    _execute(
-        study,
-        data,
-        out or Path("runs") / study.study.name,
-        jobs=jobs,
-        scheduler=scheduler,
-        start=start.value if start else None,
-        until=until.value if until else None,
-        force=tuple(stage.value for stage in force or ()),
-        dry_run=dry_run,
-        break_lock=break_lock,
-        ledger=ledger,
-        quiet=quiet,
-    )
-
-
-def _add_stage(stage: Stage, does: str) -> None:
-    def command(
-        recipe: RecipeArgument,
-        data: DataOption,
-        out: OutOption = None,
-        overrides: SetOption = None,
-        jobs: JobsOption = 1,
-        scheduler: SchedulerOption = None,
-        force: ForceOption = None,
-        dry_run: DryRunOption = False,
-        break_lock: BreakLockOption = False,
-        ledger: LedgerOption = None,
-        quiet: QuietOption = False,
-    ) -> None:
-        run(
-            recipe, data, out, overrides, jobs, scheduler, None, stage, force, dry_run, break_lock,
-            ledger, quiet,
-        )  # fmt: skip
-
-    command.__doc__ = f"{does} (run until this stage)."
-    app.command(stage.value, rich_help_panel=_RUN)(command)
-
-
-_add_stage(Stage.plan, "Find recordings, events and stimuli, and fix the split")
-_add_stage(Stage.preprocess, "Turn recordings into signal stores")
-_add_stage(Stage.embed, "Turn stimuli into vectors")
-_add_stage(Stage.train, "Fit decoders on every fold")
-_add_stage(Stage.evaluate, "Score the predictions against chance")
-_add_stage(Stage.report, "Write the report")
-
-
+app.command(rich_help_panel=_RUN)(run)
+for _stage in Stage:
+    _command = train if _stage is Stage.train else stage_command(_stage)
+    app.command(_stage.value, rich_help_panel=_RUN)(_command)
 app.command(rich_help_panel=_RUN)(bids)
-
-
-def _execute(recipe: Recipe, data: Path, out: Path, **options: Any) -> None:
-    from braindecode_pipe import pipeline
-
-    with crash_log(out):
-        show(pipeline.run(recipe, data, out, **options))
 
 
 # --- look ----------------------------------------------------------------------------------------

@@ -33,7 +33,12 @@ def console(stderr: bool = False) -> Console:
 
 
 def print_error(error: BraindecodePipeError) -> None:
-    """An error that was foreseen, without traceback; names in it come from files, as plain text."""
+    """An error that was foreseen, without traceback; names in it come from files, as plain text.
+
+    Of several processes that ``torchrun`` started, the first one tells.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     text = "".join(c if c.isprintable() or c == "\n" else " " for c in str(error))
     console(stderr=True).print(Text.assemble(("Error: ", "bold red"), text))
 

@@ -60,6 +60,10 @@ LedgerOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where the list of configurations ever scored is kept"),
 ]
+TensorboardOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write the learning curves of networks for TensorBoard"),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes")]
 SnrOption = Annotated[

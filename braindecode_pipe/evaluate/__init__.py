@@ -45,6 +45,7 @@ from braindecode_pipe.evaluate.tasks import (
     prior_scorer,
     tested_were_shown,
 )
+from braindecode_pipe.evaluate.variants import add_curve_p, describe, labels_of, over_seeds
 from braindecode_pipe.evaluate.verdict import headline_record, verdict
 from braindecode_pipe.evaluate.zero_shot import run_zero_shot
 from braindecode_pipe.recipe import EvaluateSection
@@ -112,8 +113,9 @@ def run(
     single trials on) where queries are averages, and the attributes ``verdict``, ``test_hash``,
     ``scored`` (the headline of every decoder, for the ledger) and ``selected`` (fold -> decoder).
 
-    Beside the decoders stand ``selected``, where every fold has inner scores, and ``prior``, which
-    knows only how often training showed each candidate.
+    Beside the decoders stand ``selected``, where every fold has inner scores, ``prior``, which
+    knows only how often training showed each candidate, and further seeds of networks, summed up
+    as well. Pieces of the window have records only. Neither are selected from.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def run(
     protocol = protocol_of(section)
     check_unit(section, protocol)
     found = _read_all(name, predictions, plan)
-    decoders = list(dict.fromkeys(decoder for decoder, _ in found))
+    decoders = labels_of(found.values(), "decoder") or labels_of(found.values(), "seed")
     target = next(iter(found.values())).target
     names = naming(plan, target)
     tasks = {
@@ -138,15 +140,21 @@ def run(
     _check_sampling(protocol, tasks)
     together = not any(tested_were_shown(task, plan, target) for task in tasks.values())
     origin = join_data_origin(*(p.data_origin for p in found.values()))
-    describe = {
+    shared = {
         "split": split or ("stimulus" if together else "run"),
         "data_origin": origin,
         "embedding": name,
         "target": target,
     }
-    study = _Study(section, protocol, plan, names, tasks, together, describe)
+    study = _Study(section, protocol, plan, names, tasks, together, shared)
     scored, chosen = _score_all(study, found, decoders, embedding)
-    records, nulls = _measure(study, scored)
+    fields = {part.decoder: describe(part) for part in found.values()}
+    records, nulls = _measure(study, scored, fields)
+    entries = [_ledger_entry(headline_record(records, d)) for d in scored if d != PRIOR]
+    records += over_seeds(records, found.values())
+    # Of pieces the records are kept, which make a curve; not every query of every one.
+    for piece in labels_of(found.values(), "piece"):
+        del scored[piece], nulls[piece]
     reported = {decoder: part.folds for decoder, part in scored.items() if decoder != PRIOR}
     items = pd.concat(
         [fold.items.assign(decoder=d) for d, folds in reported.items() for fold in folds],
@@ -163,7 +171,7 @@ def run(
         "target": target,
         "verdict": verdict(records, headline, list(names.label.values()), n_subjects),
         "test_hash": hash_test_items(plan, target),
-        "scored": [_ledger_entry(headline_record(records, decoder)) for decoder in reported],
+        "scored": entries,
         "selected": {str(plan.folds["fold"].iloc[f]): d for f, d in chosen.items()},
         "candidates": protocol.candidates,
         "protocol": _protocol_attrs(protocol),
@@ -198,14 +206,15 @@ def _protocol_attrs(protocol: Protocol) -> dict[str, Any]:
 
 
 def _measure(
-    study: _Study, scored: Mapping[str, _Scored]
+    study: _Study, scored: Mapping[str, _Scored], fields: Mapping[str, dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, np.ndarray]]]:
-    """Records of all decoders, and decoder -> metric -> null."""
+    """Records of all decoders with the ``fields`` of each, and decoder -> metric -> null."""
     classes = {stimulus: i for i, stimulus in enumerate(study.names.label)}
     averaged = study.protocol.aggregate != "none"
     closed = all((task.shown > 0).all() for task in study.tasks.values())
     records: list[dict[str, Any]] = []
     nulls: dict[str, dict[str, np.ndarray]] = {}
+    better: dict[str, bool] = {}
     for decoder, part in scored.items():
         nulls[decoder] = {}
         for direction, folds in (("query", part.folds), ("candidate", part.backward)):
@@ -224,12 +233,14 @@ def _measure(
                 study.section,
                 together=study.together or averaged or not forward,
                 subjects=subjects,
-                describe={"decoder": decoder, **study.describe},
+                describe={"decoder": decoder, **study.describe, **fields.get(decoder, {})},
                 protocol=study.protocol,
                 direction=direction,
             )
             records += own
             nulls[decoder] |= null
+            better |= {metric.name: metric.larger_is_better for metric in metrics}
+    add_curve_p([r for r in records if "window_centre" in r], nulls, better)
     return records, nulls
 
 
@@ -249,11 +260,11 @@ def _read_all(
                 + (" a second time" if key in found else ""),
             )
         found[key] = part
-    if not found:
+    if all(part.role == "piece" for part in found.values()):
         raise DataError(
             f"there are no predictions of table {name!r}",
-            expected="at least one prediction store",
-            found="none",
+            expected="at least one prediction store of a decoder that reads the whole window",
+            found=f"{len(found)} of pieces of it" if found else "none",
             remedy="look at the failures of the stage train",
         )
     if len({part.target for part in found.values()}) > 1:
@@ -283,12 +294,13 @@ def _score_all(
         for (decoder, fold), part in found.items()
     }
     gather = lambda parts: _gather(list(parts))  # noqa: E731
-    scored = {d: gather(done[d, f] for f in study.tasks if (d, f) in done) for d in decoders}
+    labels = dict.fromkeys([*decoders, *(label for label, _ in found)])
+    scored = {d: gather(done[d, f] for f in study.tasks if (d, f) in done) for d in labels}
     chosen = choose_decoders(found, decoders) if len(decoders) > 1 else {}
     if chosen:
         scored[SELECTED] = gather(done[chosen[f], f] for f in study.tasks)
     scored[PRIOR] = gather(
-        _score_one(study, next(found[d, f] for d in decoders if (d, f) in found), None)
+        _score_one(study, next(found[d, f] for d in labels if (d, f) in found), None)
         for f in study.tasks
     )
     return scored, chosen

@@ -33,6 +33,15 @@ draws_mean         mean score of those draws (``value`` is the limit of ever mor
 draws_low,         interval of the scores of single draws, at ``ci_level``
 draws_high
 prompt_set         zero-shot only: the table of ``[embed]`` with the prompts
+base_decoder       of a further seed, of ``<decoder>.seeds`` and of a piece: the decoder's own name
+seed               of a further seed: the number
+n_seeds, sd,       of ``<decoder>.seeds``, whose value is the mean over the seeds: how many there
+value_min,         are, standard deviation of a sample, and range
+value_max
+window_begin,      of a piece of the window (``sliding_s``): where it lies [s], and its centre
+window_end,
+window_centre
+p_value_curve      of a piece: p against the best of all pieces in each permutation
 =================  ==============================================================================
 
 =======================  ========================================================================

@@ -17,7 +17,10 @@ from braindecode_pipe.store import list_groups, open_store
 
 @dataclass(frozen=True)
 class FoldPrediction:
-    """One prediction store: what one decoder predicts for the test events of one fold."""
+    """One prediction store: what one decoder predicts for the test events of one fold.
+
+    ``decoder`` is a label: of ``base`` with a ``seed`` on a ``window`` [s], see ``recipe.Variant``.
+    """
 
     decoder: str
     fold: int
@@ -29,6 +32,10 @@ class FoldPrediction:
     data_origin: str
     embedding: str
     target: str
+    base: str = ""
+    role: str = "decoder"
+    seed: int | None = None
+    window: tuple[float, float | None] | None = None
 
 
 def fold_number(name: str | int, plan: StudyPlan) -> int | None:
@@ -88,6 +95,10 @@ def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
         data_origin=str(attrs["data_origin"]),
         embedding=str(attrs["embedding"]),
         target=str(attrs["target"]),
+        base=str(attrs.get("base_decoder", attrs["decoder"])),
+        role=str(attrs.get("role", "decoder")),
+        seed=attrs.get("seed"),
+        window=tuple(attrs["window"]) if "window" in attrs else None,
     )
 
 

@@ -41,18 +41,19 @@ def batches(
     size: int,
     rng: np.random.Generator | None = None,
     shuffle: Callable[[np.random.Generator], np.ndarray] | None = None,
+    smallest: int = 2,
 ) -> list[np.ndarray]:
     """Rows ``0 .. n - 1`` in batches of ``size``, shuffled by ``rng`` or by ``shuffle(rng)``.
 
-    A last batch of one row goes to the batch before it: batch norm and a contrastive loss need
-    two.
+    A last batch of fewer than ``smallest`` rows goes to the batch before it: batch norm and a
+    contrastive loss need two, and each of several processes needs one.
     """
     if rng is None:
         order = np.arange(n)
     else:
         order = rng.permutation(n) if shuffle is None else shuffle(rng)
     cuts = list(range(size, n, size))
-    if cuts and n - cuts[-1] == 1:
+    if cuts and n - cuts[-1] < smallest:
         cuts.pop()
     return np.split(order, cuts)
 

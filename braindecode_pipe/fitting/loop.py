@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +103,8 @@ def fit(
 
     Under ``torchrun`` each process takes its part of every batch, and the contrastive loss goes
     over the whole batch: estimates are gathered, every process computes the same loss, and the
-    gradients of the parts are summed. ``micro_batch`` does the same in one process, with the
+    gradients of the parts are summed. A last batch with fewer examples than processes goes to the
+    batch before it. ``micro_batch`` does the same in one process, with the
     memory of one small part (cached gradients, Gao et al. 2021, arXiv 2101.06983).
 
     Parameters
@@ -154,6 +154,7 @@ class _Run:
         self.settings, self.world = settings, World.current()
         self.save_every_s, self._saved = save_every_s, time.monotonic()
         _refuse_micro_batches(network, settings)
+        self.world.check_share(len(train), settings.batch_size)
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
         self.objective = objective_of(network, settings).to(device)
         self.parameters = [*network.parameters(), *self.objective.parameters()]
@@ -166,7 +167,7 @@ class _Run:
         self.rng = np.random.default_rng(settings.seed)
         self.best: dict[str, Tensor] | None = None
         self.at = resume.Position(1, 0, 0.0, resume.numpy_state(self.rng), [], None, 0, 0)
-        self.n_steps = settings.epochs * len(batches(len(train), settings.batch_size))
+        self.n_steps = settings.epochs * len(self._order())
         self.world.same_start(network)
         # Processes draw their own noise; without a network of their own they would be copies.
         torch.manual_seed(settings.seed + 1_000_003 * self.world.rank)
@@ -180,11 +181,17 @@ class _Run:
 
     def _go_on(self) -> None:
         found = self.checkpoints.load(self.modules, self.optimizer)
+        self.world.check_same(-1 if found is None else found[0].step, self.folder)
         if found is None:
             return
         self.at, self.best, states = found
         self.rng.bit_generator.state = self.at.generator
         resume.set_generator_states(states, self.world.rank)
+
+    def _order(self, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+        shuffle = getattr(self.train, "order", None)
+        size = self.settings.batch_size
+        return batches(len(self.train), size, rng, shuffle, self.world.smallest)
 
     def all_epochs(self, on_epoch: Any, on_batch: Any) -> Fit:
         """Train until the last epoch or until patience ends."""
@@ -212,9 +219,7 @@ class _Run:
     def _epoch(self, on_batch: Any) -> float:
         """What is left of one pass over ``train``; the mean loss per example of all of it."""
         self.network.train()
-        order = batches(
-            len(self.train), self.settings.batch_size, self.rng, getattr(self.train, "order", None)
-        )
+        order = self._order(self.rng)
         own = [self.world.own(rows) for rows in order[self.at.batch :]]
         with fed(self.train, self.at.epoch, own) as feed:
             self._batches(order, own, feed, on_batch)
@@ -314,14 +319,15 @@ class _Run:
     def _record(self, train_loss: float) -> dict[str, float]:
         """The line of the log of one epoch."""
         record = {"epoch": self.at.epoch, "train_loss": train_loss}
-        record["validation_loss"], record["validation_top1"] = (
-            evaluate(
+        scores = [float("nan")] * 2
+        if self.validation is not None:
+            scores = evaluate(
                 self.network, self.validation, self.objective, self.settings.batch_size,
                 self._estimate,
-            )
-            if self.validation is not None
-            else (float("nan"), float("nan"))
-        )  # fmt: skip
+            )  # fmt: skip
+            # Machines may differ in the last bits; all must decide alike when to stop.
+            scores = self.world.gather(torch.tensor([scores], dtype=torch.float64))[0].tolist()
+        record["validation_loss"], record["validation_top1"] = scores
         _check_finite(record, self.validation is not None)
         return record
 
@@ -361,12 +367,8 @@ class _Run:
         self._saved = time.monotonic()
 
     def _write_log(self) -> None:
-        if self.folder is None or self.world.rank:
-            return
-        lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in self.at.log)
-        aside = self.folder / "log.jsonl.tmp"
-        aside.write_text(lines, encoding="utf-8")
-        aside.replace(self.folder / "log.jsonl")
+        if self.checkpoints is not None and not self.world.rank:
+            self.checkpoints.write_log(self.at.log)
 
 
 def _refuse_micro_batches(network: nn.Module, settings: Settings) -> None:

@@ -59,10 +59,30 @@ class Places:
             else:
                 self._n_bad[name] = np.concatenate([[0], np.cumsum(~signal.time_good)])
                 self._in_signal(signal, here, onset[here], duration[here], window, delay)
-        self.first = self.start + np.minimum(0, self.low)
-        self.last = self.start + np.maximum(self.length, self.high)
+        self._set_extent()
         for name in signals:
             self._judge(name, np.flatnonzero(recording == name))
+
+    def _set_extent(self) -> None:
+        self.first = self.start + np.minimum(0, self.low)
+        self.last = self.start + np.maximum(self.length, self.high)
+
+    def narrow(self, begin: float, end: float) -> None:
+        """Leave of every window what lies between two times [s] from its start.
+
+        At least one sample, and none outside of the window. Which windows there are, and their
+        baselines, stay those of the whole.
+        """
+        for name, signal in self._signals.items():
+            here = self._recording == name
+            offset, stop = (int(nearest_sample(t, sampling_rate(signal))) for t in (begin, end))
+            offset = np.clip(offset, 0, self.length[here] - 1)
+            self.length[here] = np.maximum(1, np.minimum(stop, self.length[here]) - offset)
+            self.start[here] += offset
+            if self.has_baseline:
+                self.low[here] -= offset
+                self.high[here] -= offset
+        self._set_extent()
 
     def dropped(self) -> dict[str, int]:
         """How many events have no window, for which reason."""

@@ -103,6 +103,13 @@ class Checkpoints:
         """The checkpoints that are there, oldest first."""
         return sorted(self.folder.glob(f"{_PREFIX}*{_SUFFIX}"))
 
+    def write_log(self, log: list[dict[str, float]]) -> None:
+        """Write ``log.jsonl`` beside the checkpoints, a line per epoch."""
+        lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in log)
+        aside = self.folder / "log.jsonl.tmp"
+        aside.write_text(lines, encoding="utf-8")
+        aside.replace(self.folder / "log.jsonl")
+
     def load(
         self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
     ) -> tuple[Position, dict[str, Tensor] | None, dict[str, Tensor]] | None:

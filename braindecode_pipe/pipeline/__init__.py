@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from braindecode_pipe.pipeline.bids import run_bids
 from braindecode_pipe.pipeline.housekeeping import check, clean
+from braindecode_pipe.pipeline.launch import run
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
-from braindecode_pipe.pipeline.running import run
 from braindecode_pipe.pipeline.showcase import demo, rehearse
 from braindecode_pipe.pipeline.units import STAGES
 

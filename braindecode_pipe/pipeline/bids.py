@@ -16,8 +16,8 @@ from typing import Any
 from braindecode_pipe import __version__
 from braindecode_pipe.errors import InputError, MissingFileError
 from braindecode_pipe.pipeline.cache import write_json
+from braindecode_pipe.pipeline.launch import run
 from braindecode_pipe.pipeline.result import RunResult
-from braindecode_pipe.pipeline.running import run
 from braindecode_pipe.pipeline.units import slug
 from braindecode_pipe.plan.recordings import dataset_description
 from braindecode_pipe.recipe import Recipe

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from braindecode_pipe.errors import InputError, MissingFileError, NoEventsError, SplitError
 from braindecode_pipe.pipeline.consistency import rate_conflicts, repeat_findings
 from braindecode_pipe.pipeline.findings import Finding, plan_findings
 from braindecode_pipe.pipeline.lag_check import lag_findings
+from braindecode_pipe.pipeline.units import FIT_SUFFIX
 from braindecode_pipe.plan import build
 from braindecode_pipe.preprocess.reach import reach
 from braindecode_pipe.recipe import Recipe
-from braindecode_pipe.store import StoreLock, delete_store
+from braindecode_pipe.store import StoreLock, delete_store, is_committed
 
 
 def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> list[Finding]:
@@ -60,7 +62,7 @@ def clean(out: str | Path) -> list[Path]:
     """Delete results that the last run did not use; the folders that were deleted.
 
     Stages that the last run did not reach keep all that they have. What killed writers left of
-    unused results goes too.
+    unused results goes too, and so do checkpoints of fits that are done or not used any more.
 
     Raises
     ------
@@ -87,4 +89,10 @@ def clean(out: str | Path) -> list[Path]:
             if name.parts[0] in reached and name.as_posix() not in used and not store.is_symlink():
                 delete_store(store)
                 removed.append(store)
+        for folder in sorted(out.glob(f"*/*/*{FIT_SUFFIX}")):
+            store = folder.with_suffix(".zarr")
+            unused = store.relative_to(out).as_posix() not in used
+            if is_committed(store) or (unused and store.relative_to(out).parts[0] in reached):
+                shutil.rmtree(folder)
+                removed.append(folder)
     return removed

@@ -1,21 +1,17 @@
-"""Run a study: decide what is up to date, run the rest, survive what fails."""
+"""The stages in order: decide what is up to date, run the rest, survive what fails."""
 
 from __future__ import annotations
 
-import errno
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from braindecode_pipe.errors import DiskFullError, InputError, RecipeError, StageError
+from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History
 from braindecode_pipe.pipeline.consistency import check_rates
 from braindecode_pipe.pipeline.findings import event_findings
-from braindecode_pipe.pipeline.progress import Bars, Quiet
 from braindecode_pipe.pipeline.published import publish, versions, write_record
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.stages import Stages
@@ -26,7 +22,7 @@ from braindecode_pipe.store import StoreLock, is_committed, store_attrs
 
 
 class Run:
-    """One run of one recipe; the stages are called in order by :func:`run`."""
+    """One run of one recipe; the stages are called in order by :func:`run_stages`."""
 
     def __init__(
         self,
@@ -44,6 +40,7 @@ class Run:
         progress: Any,
         reuse: Iterable[str] = (),
         name: str = "run",
+        tensorboard: Path | None = None,
     ) -> None:
         names = list(STAGES)
         for stage in (start, until, *force, *reuse):
@@ -63,7 +60,7 @@ class Run:
         self.force, self.break_lock = set(force), break_lock
         self.hashes = FileHashes(out / "cache" / "hashes.json")
         self.history = History(out / "cache" / "history.json")
-        self.stages = Stages(recipe, data, out, self.hashes)
+        self.stages = Stages(recipe, data, out, self.hashes, tensorboard)
         self.ledger = ledger_dir(data, ledger)
         self.result = RunResult()
 
@@ -114,6 +111,8 @@ class Run:
                     with StoreLock(unit.path, break_lock=True):
                         pass
             tasks = [unit.task() for unit, _ in pending.values()]
+            if self.executor.elsewhere:
+                bar.watch([unit.fit_folder for unit, _ in pending.values() if unit.together])
             if stage in ("plan", "report"):
                 for task in tasks:
                     report(call(task.name, task.function, task.arguments, task.threads))
@@ -157,113 +156,7 @@ class Run:
         write_record(self.out / f"{self.name}.json", self.data, self.ledger, self.result, began)
 
 
-def run(
-    recipe: Recipe,
-    data: str | Path,
-    out: str | Path,
-    *,
-    jobs: int = 1,
-    scheduler: str | None = None,
-    executor: Executor | None = None,
-    start: str | None = None,
-    until: str | None = None,
-    force: Iterable[str] = (),
-    dry_run: bool = False,
-    ledger: str | Path | None = None,
-    break_lock: bool = False,
-    quiet: bool = False,
-    reuse: Iterable[str] = (),
-    name: str = "run",
-) -> RunResult:
-    """Run a recipe on a data set, as far as it is not done already.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    data : root of the data set
-    out : folder of the run; results are kept there by content and reused
-    jobs : 1 in this process, N on N local worker processes (a script that calls this with N > 1
-        needs the usual ``if __name__ == "__main__":`` guard, since workers are spawned)
-    scheduler : address of a Dask scheduler, instead of local workers
-    executor : one that several runs share, instead of ``jobs`` and ``scheduler``
-    start, until : first stage that may run, last stage that runs
-    force : stages to run again although nothing changed
-    dry_run : only say what would run, and why
-    ledger : folder of the ledger of test sets
-    break_lock : take over a run folder whose owner shows no sign of life for 10 minutes
-    quiet : no progress bars
-    reuse : stages whose results are taken as far as they are there, and never made
-    name : of the record ``<name>.json`` and of the lock: runs of one folder that are named
-        differently may go on at the same time
-
-    Returns
-    -------
-    RunResult; a unit that failed is in it, and everything that did not need it was still done.
-
-    Raises
-    ------
-    InputError : the recipe or the data set cannot be used at all
-    StageError, DiskFullError : the operating system refuses a file outside of the stores
-    StoreLockedError : another process is running in ``out``
-    """
-    data, out = Path(data), Path(out)
-    if not data.is_dir():
-        raise InputError(
-            "the data folder does not exist", file=data, expected="a folder",
-            remedy="give it with --data DIR",
-        )  # fmt: skip
-    began = time.time()
-    with Executor(jobs, scheduler) if executor is None else nullcontext(executor) as executor:
-        current = Run(
-            recipe, data, out, executor, start=start, until=until, force=force, dry_run=dry_run,
-            ledger=Path(ledger) if ledger else None, break_lock=break_lock,
-            progress=Quiet() if quiet else Bars(), reuse=reuse, name=name,
-        )  # fmt: skip
-        if dry_run:
-            _stages(current)
-            return current.result
-        _make_folder(out)
-        with StoreLock(out / name, break_lock=break_lock), _system_errors(out):
-            try:
-                _stages(current)
-            finally:
-                current.save(began)
-    return current.result
-
-
-@contextmanager
-def _system_errors(out: Path) -> Iterator[None]:
-    """What the operating system refuses outside of stores: caches, pages, the ledger, inputs."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise (DiskFullError if full else StageError)(
-            "a file cannot be read or written",
-            file=error.filename or out,
-            expected="free space" if full else "a file that this user may read or write",
-            found=error.strerror or str(error),
-            remedy="free some space" if full else "check the path, its permissions and the disk",
-        ) from error
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            "the output folder cannot be written",
-            file=out,
-            expected="a folder that can be made and written",
-            found=str(error),
-            remedy="give another with --out DIR",
-        ) from error
-
-
-def _stages(current: Run) -> None:
+def run_stages(current: Run) -> None:
     plan = _plan(current)
     if plan is None or "preprocess" not in current.wanted:
         return

@@ -14,9 +14,9 @@ from typing import Any
 
 from braindecode_pipe.executor import Executor
 from braindecode_pipe.pipeline.cache import code_hash, write_json
+from braindecode_pipe.pipeline.launch import run
 from braindecode_pipe.pipeline.rehearsal import rehearsal
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
-from braindecode_pipe.pipeline.running import run
 from braindecode_pipe.recipe import load_recipe, recipe_toml
 from braindecode_pipe.splits import content_hash
 from braindecode_pipe.store import store_attrs

@@ -14,27 +14,32 @@ from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.fitting.inputs import InputScaling
 from braindecode_pipe.formats.tables import TABLE_REPAIRS
 from braindecode_pipe.pipeline.cache import FileHashes, code_hash, flatten, package_version
-from braindecode_pipe.pipeline.units import STAGES, Unit
+from braindecode_pipe.pipeline.units import STAGES, Unit, slug
 from braindecode_pipe.preprocess.reach import SETTINGS, reach
-from braindecode_pipe.recipe import EmbedSpec, Recipe
+from braindecode_pipe.recipe import EmbedSpec, Recipe, Variant, variants
 from braindecode_pipe.splits import StudyPlan, content_hash, extents_hash, fit_extents
 
 # Settings of a table of [embed] that train applies, at their defaults: no part of the embedding.
 _AFTER_EMBED = {k: getattr(EmbedSpec(), k) for k in ("normalize", "components")}
 # Parts of [train] that say which units there are, or belong to one kind of decoder.
-_OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot"}
+_OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot", "seed", "seeds"}
+_SLIDING = {"sliding_s", "sliding_step_s"}
 
 
 class Stages:
     """Units of every stage of one study, made from the recipe, the data and upstream results."""
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, hashes: FileHashes) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Path, out: Path, hashes: FileHashes,
+        tensorboard: Path | None = None,
+    ) -> None:  # fmt: skip
         self.recipe, self.data, self.out, self.hashes = recipe, data, out, hashes
-        self.threads = recipe.compute.threads
+        self.threads, self.tensorboard = recipe.compute.threads, tensorboard
 
     def _unit(
-        self, stage: str, name: str, parts: dict[str, str], function: str, arguments: dict[str, Any]
-    ) -> Unit:
+        self, stage: str, name: str, parts: dict[str, str], function: str,
+        arguments: dict[str, Any], together: bool = False,
+    ) -> Unit:  # fmt: skip
         table = STAGES[stage]
         parts = {
             **parts,
@@ -43,7 +48,7 @@ class Stages:
         }
         if stage != "report":
             parts["compute.threads"] = str(self.threads)
-        return Unit(stage, name, parts, self.out, function, arguments, self.threads)
+        return Unit(stage, name, parts, self.out, function, arguments, self.threads, together)
 
     @property
     def extent(self) -> tuple[float, float | None]:
@@ -190,16 +195,17 @@ class Stages:
     def train(
         self, plan: StudyPlan, signals: dict[str, Unit], embeddings: dict[str, Unit]
     ) -> dict[tuple[str, str, str], Unit]:
-        """One unit per (embedding, decoder, fold), and one for the zero-shot analysis."""
+        """One unit per (embedding, label of a variant, fold), and one for zero-shot."""
         units, train = {}, self.recipe.train
         for name in self.decoded():
             if name not in embeddings:
                 continue
             for decoder in train.decoders_of.get(name, train.decoders):
-                for fold, label in enumerate(plan.folds["fold"]):
-                    units[(name, decoder, label)] = self._train_unit(
-                        plan, signals, embeddings[name], name, decoder, fold
-                    )
+                for own in variants(train, decoder):
+                    for fold, label in enumerate(plan.folds["fold"]):
+                        units[(name, own.label, label)] = self._train_unit(
+                            plan, signals, embeddings[name], name, own, fold
+                        )
         if self.recipe.train.zero_shot:
             units[("zero_shot", "ridge", "")] = self._zero_shot_unit(plan, signals)
         return units
@@ -228,17 +234,19 @@ class Stages:
         signals: dict[str, Unit],
         embedding: Unit,
         name: str,
-        decoder: str,
+        own: Variant,
         fold: int,
     ) -> Unit:
         used = np.flatnonzero(plan.role[fold] > 0)
         target = self.target_of(name)
         columns = ["event", "onset", "duration", "group", "subject", f"stimulus_{target}"]
         paths, keys = self._signals_of(plan, used, signals)
-        section = self.recipe.train.model_dump(mode="json")
-        for other in _OTHERS:
-            del section[other]
-        section["network"] = section["network"].get(decoder, {})
+        section = self.recipe.train.model_dump(
+            mode="json", exclude={**dict.fromkeys(_OTHERS, True), "windows": _SLIDING}
+        )
+        section["network"] = section["network"].get(own.decoder, {})
+        section |= {} if own.seed is None else {"seed": own.seed}
+        section |= {} if own.window is None else {"piece": own.window}
         normalize = {k: getattr(self.recipe.embed[name], k) for k in _AFTER_EMBED}
         parts = {
             **flatten(section, "train"),
@@ -256,7 +264,9 @@ class Stages:
         arguments = {
             "section": self.recipe.train,
             "name": name,
-            "decoder": decoder,
+            "decoder": own.decoder,
+            "seed": own.seed,
+            "window": own.window,
             "fold": fold,
             "plan": plan,
             "signals": paths,
@@ -266,9 +276,11 @@ class Stages:
             "scaling": scaling,
             "threads": self.threads,
         }
-        return self._unit(
-            "train", f"{name}_{decoder}_{label}", parts, "braindecode_pipe.train:run", arguments
-        )
+        unit = f"{name}_{own.label}_{label}"
+        is_network = own.seed is not None
+        if is_network and self.tensorboard is not None:
+            arguments["tensorboard"] = self.tensorboard / slug(unit)
+        return self._unit("train", unit, parts, "braindecode_pipe.train:run", arguments, is_network)
 
     def _zero_shot_unit(self, plan: StudyPlan, signals: dict[str, Unit]) -> Unit:
         section = self.recipe.train
@@ -283,7 +295,7 @@ class Stages:
         ]  # fmt: skip
         parts = {
             **flatten(zero_shot.model_dump(mode="json", exclude={"embeddings"}), "zero_shot"),
-            **flatten(section.windows.model_dump(mode="json"), "train.windows"),
+            **flatten(section.windows.model_dump(mode="json", exclude=_SLIDING), "train.windows"),
             "events": _table_hash(plan.events.iloc[used][columns]),
             "stimuli": _table_hash(plan.stimuli[plan.stimuli["target"] == zero_shot.target]),
             **keys,

@@ -23,6 +23,7 @@ class Stage:
     packages: tuple[str, ...]
 
 
+FIT_SUFFIX = ".fit"
 STAGES = {
     stage.name: stage
     for stage in (
@@ -72,7 +73,11 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Unit:
-    """One stage on one recording, table or fold."""
+    """One stage on one recording, table or fold.
+
+    ``together``: it fits a network, which all processes of ``torchrun`` do, and which keeps
+    checkpoints on the way.
+    """
 
     stage: str
     name: str
@@ -81,6 +86,7 @@ class Unit:
     function: str
     arguments: Mapping[str, Any] = field(repr=False)
     threads: int = 1
+    together: bool = False
 
     @property
     def key(self) -> str:
@@ -92,13 +98,20 @@ class Unit:
         """Where the result is, or will be."""
         return self.folder / self.stage / slug(self.name) / f"{self.key}.zarr"
 
+    @property
+    def fit_folder(self) -> Path:
+        """Where the fit of a network keeps checkpoints until the result is there."""
+        return self.path.with_suffix(FIT_SUFFIX)
+
     def task(self) -> Task:
         """The work, for an executor."""
+        places = {"out": self.path} | ({"folder": self.fit_folder} if self.together else {})
         return Task(
             f"{self.stage}/{self.name}",
             self.function,
-            {**self.arguments, "out": self.path},
+            {**self.arguments, **places},
             self.threads,
+            self.together,
         )
 
 

@@ -29,6 +29,7 @@ from braindecode_pipe.recipe.training import (
     WindowSection,
     ZeroShotSection,
 )
+from braindecode_pipe.recipe.variants import Variant, pieces, variant, variants
 
 __all__ = [
     "AugmentSection",
@@ -53,13 +54,17 @@ __all__ = [
     "StimuliSpec",
     "StudySection",
     "TrainSection",
+    "Variant",
     "Volts",
     "WindowSection",
     "ZeroShotSection",
     "find_recipe",
     "load_recipe",
     "parse_recipe",
+    "pieces",
     "recipe_json_schema",
     "recipe_toml",
     "toml_value",
+    "variant",
+    "variants",
 ]

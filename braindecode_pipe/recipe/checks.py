@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.recipe.lines import Location
 from braindecode_pipe.recipe.models import Recipe
+from braindecode_pipe.recipe.variants import pieces
 
 Contradiction = tuple[Location, dict[str, str]]
 
@@ -273,6 +275,12 @@ def _windows(recipe: Recipe) -> Iterator[Contradiction]:
             "windows that end with their event are not moved in time",
             "[train.windows] tmax [s], so that the split can keep moved windows from tested ones",
             f"shift_s = {recipe.train.augment.shift_s:g} without tmax",
+        )
+    try:
+        pieces(section)
+    except RecipeError as error:
+        yield _problem(
+            (*place, "sliding_s"), error.message, error.expected or "", error.found, error.remedy
         )
     if section.baseline is not None:
         begin, end = section.baseline

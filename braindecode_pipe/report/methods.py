@@ -116,6 +116,17 @@ def _say_train(cited: Cited, recipe: Recipe) -> None:
     placed = set(get_args(Network)) - {"mlp", "mixer"}
     if train.layout == "space" and placed & set(train.decoders):
         cited.say("Networks saw the positions of sensors in three dimensions.")
+    if train.seeds > 1 and {*train.decoders} - {"ridge", "logistic"}:
+        cited.say(f"Networks were trained with {train.seeds} seeds, each of which is reported.")
+    if window.sliding_s:
+        step = window.sliding_step_s or window.sliding_s
+        text = (
+            "For the course over time each decoder was also fitted to pieces of "
+            f"{window.sliding_s:g} s, {step:g} s apart"
+        )
+        tested = recipe.evaluate.permutations > 0
+        text += "; the best piece of each permutation was the null of the whole curve" * tested
+        cited.say(f"{text}.", *(("Nichols 2002",) if tested else ()))
     if {"ridge", "logistic"} & set(train.decoders):
         cited.say("Weights of linear decoders are shown as the patterns they imply.", "Haufe 2014")
     folds = f"{split.n_folds}-fold" if split.n_folds else f"leave-one-{split.by}-out"

@@ -48,6 +48,8 @@ REFERENCES = {
     "neural networks. ICML, PMLR 97:6105-6114.",
     "Ojala 2010": "Ojala M, Garriga GC (2010). Permutation tests for studying classifier "
     "performance. Journal of Machine Learning Research 11:1833-1863.",
+    "Nichols 2002": "Nichols TE, Holmes AP (2002). Nonparametric permutation tests for functional "
+    "neuroimaging: a primer with examples. Human Brain Mapping 15(1):1-25. doi:10.1002/hbm.1058",
     "Ablin 2018": "Ablin P, Cardoso J-F, Gramfort A (2018). Faster independent component analysis "
     "by preconditioning with Hessian approximations. IEEE Transactions on Signal Processing "
     "66(15):4040-4049. doi:10.1109/TSP.2018.2844203",

@@ -21,7 +21,8 @@ from braindecode_pipe.report.document import (
     Verdict,
     attempt,
 )
-from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study, require
+from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study, of_whole_window, require
+from braindecode_pipe.report.variants import seeds_table, time_curves
 
 MAX_CONFUSION = 50
 
@@ -143,8 +144,8 @@ def extent(study: Study) -> Text:
 
 
 def pooled(evaluation: Evaluation) -> list[dict]:
-    """Records over everybody, in the order of the file."""
-    return [r for r in evaluation.records if str(r.get("subject", "all")) == "all"]
+    """Records of the whole window over everybody, in the order of the file."""
+    return [r for r in of_whole_window(evaluation.records) if str(r.get("subject", "all")) == "all"]
 
 
 def results_section(study: Study) -> Section:
@@ -154,6 +155,8 @@ def results_section(study: Study) -> Section:
         blocks.append(Heading(f"Embedding “{evaluation.name}”"))
         blocks += attempt(f"figure of scores, {evaluation.name}", score_figure, evaluation)
         blocks += attempt(f"results, {evaluation.name}", results_table, evaluation)
+        blocks += attempt(f"seeds, {evaluation.name}", seeds_table, evaluation)
+        blocks += attempt(f"course over time, {evaluation.name}", time_curves, evaluation)
         blocks += attempt(f"ranks, {evaluation.name}", rank_figure, evaluation)
         blocks += attempt(f"confusion, {evaluation.name}", confusion_figure, study, evaluation)
     if not blocks:
@@ -237,7 +240,7 @@ def score_figure(evaluation: Evaluation) -> Block:
         decoder = str(record.get("decoder", ""))
         people = [
             wording.number(r.get("value"))
-            for r in evaluation.records
+            for r in of_whole_window(evaluation.records)
             if r["metric"] == metric
             and r.get("decoder") == decoder
             and str(r.get("subject", "all")) != "all"
@@ -345,7 +348,7 @@ def people_section(study: Study) -> Section:
 
 def _people(evaluation: Evaluation) -> Iterator[Block]:
     yield Heading(f"Embedding “{evaluation.name}”")
-    own = [r for r in evaluation.records if str(r.get("subject", "all")) != "all"]
+    own = [r for r in of_whole_window(evaluation.records) if str(r.get("subject", "all")) != "all"]
     if own:
         own.sort(key=lambda r: str(r["subject"]))
         metric = headline_metric(evaluation)

@@ -180,6 +180,11 @@ class Study:
         return [(Path(p), store_attrs(p)) for p in self.inputs.predictions.get(embedding, [])]
 
 
+def of_whole_window(records: list[dict]) -> list[dict]:
+    """Records of single fits to the whole window: no piece of it, no summary over seeds."""
+    return [r for r in records if "window_centre" not in r and "n_seeds" not in r]
+
+
 def group_or_none(path: str | Path, group: str) -> xr.Dataset | None:
     """A group of a store, or None where the store was written without it."""
     return open_store(path, group) if group in list_groups(path) else None

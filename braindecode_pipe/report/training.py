@@ -39,9 +39,12 @@ def _learning(study: Study, embedding: str) -> Iterator[Block]:
     logs: dict[str, list[pd.DataFrame]] = defaultdict(list)
     for path, attrs in study.predictions(embedding):
         log = table_or_none(path, "log")
+        decoder = str(attrs.get("base_decoder") or attrs.get("decoder", ""))
+        if attrs.get("role") == "piece":
+            continue
         if log is not None:
-            logs[str(attrs.get("decoder", ""))].append(log)
-        elif attrs.get("decoder") in get_args(Network):
+            logs[decoder].append(log)
+        elif decoder in get_args(Network):
             require(None, "the training log of a network", path)
     for decoder, found in logs.items():
         yield from attempt(f"learning curve of {decoder}", _curve, embedding, decoder, found)
@@ -101,7 +104,7 @@ def _patterns(study: Study, embedding: str) -> Iterator[Block]:
     found: dict[tuple[str, str], list] = defaultdict(list)
     for path, attrs in study.predictions(embedding):
         dataset = group_or_none(path, "pattern")
-        if dataset is not None:
+        if dataset is not None and attrs.get("role") != "piece":
             key = (str(attrs.get("subject", "")), str(attrs.get("decoder", "")))
             in_time = int(attrs.get("n_times") or 1) > 1
             found[key].append(dataset if in_time else dataset.drop_vars("time", errors="ignore"))

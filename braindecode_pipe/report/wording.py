@@ -56,6 +56,17 @@ def metric_name(metric: str) -> str:
 
 
 def decoder_name(decoder: str) -> str:
+    """``conv`` -> "convolutional network", and what follows its dots: seed, piece of the window."""
+    base, *further = decoder.split(".", 1)
+    seed = re.fullmatch(r"s(\d+)", "".join(further))
+    name = DECODERS.get(base, base)
+    if seed:
+        return f"{name}, seed {int(seed[1]) + 1}"
+    if further == ["seeds"]:
+        return f"{name}, all seeds"
+    piece = re.fullmatch(r"t(-?[\d.]+)to(-?[\d.]+)", "".join(further))
+    if piece:
+        return f"{name}, {piece[1]} to {piece[2]} s"
     return DECODERS.get(decoder, decoder)
 
 

@@ -178,9 +178,9 @@ def _open(path: Path, version: tuple[int, int]) -> Signal:
 
 def read_fold(
     plan: StudyPlan, fold: int, target: str, window: WindowSection, signals: Mapping[str, Path],
-    scaling: InputScaling | None = None,
+    scaling: InputScaling | None = None, piece: tuple[float, float] | None = None,
 ) -> Fold:  # fmt: skip
-    """Open the recordings of a fold and place its windows.
+    """Open the recordings of a fold and place its windows, or a ``piece`` [s] of each.
 
     The response delay, where asked for, is estimated from the events of training and validation
     alone; events of the test that lie in the same recordings are cut out of it. What scales or
@@ -214,7 +214,7 @@ def read_fold(
     if delay == "estimate":
         estimate = _estimate(plan, role, opened, window.delay_max)
         delay = estimate.delay
-    windows = Windows(opened, events, window, float(delay))
+    windows = Windows(opened, events, window, float(delay), piece)
     is_test = role[rows] == ROLES["test"]
     fit, test = windows.rows(np.flatnonzero(~is_test)), windows.rows(np.flatnonzero(is_test))
     ids = events["event"].astype(str).to_numpy(object)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +50,8 @@ def inner_score(
     groups: np.ndarray,
     stimuli: np.ndarray,
     validation: np.ndarray,
+    *,
+    keep: Callable[[str, Callable[[Path | None], float]], float] | None = None,
     **layout: Any,
 ) -> float:
     """Identification accuracy inside the training rows, every group left out in turn.
@@ -63,6 +68,9 @@ def inner_score(
     Y : (n, n_features)
     groups, stimuli : (n,)
     validation : (n,) bool
+    keep : callable, optional
+        Gets a name for each group left out, and a function that fits in a folder (or None) and
+        counts hits; gives what it counts, or counted before: ``Course.keep``.
     **layout
         ``subjects``, ``positions`` and ``masks`` of ``BrainDecoder.fit``.
 
@@ -89,8 +97,9 @@ def inner_score(
     _, first, truth = np.unique(stimuli, return_index=True, return_inverse=True)
     subjects = layout.get("subjects")
     take = getattr(X, "subset", X.__getitem__)
-    hits = 0.0
-    for fold in np.unique(folds[rows]):
+    keep = keep or (lambda name, make: make(None))
+
+    def hits_of(fold: int, folder: Path | None) -> float:
         own, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         kept = dict(layout) if subjects is None else {**layout, "subjects": subjects[rest]}
         fitted = clone(decoder).fit(
@@ -99,8 +108,11 @@ def inner_score(
             groups[rest],
             stimuli=stimuli[rest],
             validation=validation[rest],
+            folder=folder,
             **kept,
         )
         predictions = fitted.predict(take(own), None if subjects is None else subjects[own])
-        hits += len(own) * identification_accuracy(predictions, Y[first], truth[own])
-    return hits / len(rows)
+        return len(own) * identification_accuracy(predictions, Y[first], truth[own])
+
+    numbers = np.unique(folds[rows])
+    return sum(keep(f"inner-{n}", partial(hits_of, n)) for n in numbers) / len(rows)

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from braindecode_pipe.fitting.inputs import InputScaling
-from braindecode_pipe.recipe import TrainSection
+from braindecode_pipe.recipe import TrainSection, variant
 from braindecode_pipe.schema import (
     SCHEMA_VERSION,
     join_data_origin,
@@ -21,6 +21,7 @@ from braindecode_pipe.schema import (
 )
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import write_store
+from braindecode_pipe.train.course import Course
 from braindecode_pipe.train.decoder import BrainDecoder
 from braindecode_pipe.train.folds import (
     Fold,
@@ -29,7 +30,6 @@ from braindecode_pipe.train.folds import (
     fit_normalizer,
     read_fold,
 )
-from braindecode_pipe.train.linear import LINEAR
 from braindecode_pipe.train.patterns import at_peak, haufe_patterns
 from braindecode_pipe.train.people import check_one_layout, sensors_of
 from braindecode_pipe.train.saved import decoder_files
@@ -54,8 +54,14 @@ def run(
     scaling: InputScaling | None = None,
     components: int = 0,
     threads: int = 1,
+    seed: int | None = None,
+    window: tuple[float, float] | None = None,
+    folder: Path | None = None,
+    tensorboard: Path | None = None,
 ) -> None:
     """Fit one decoder on one fold and write its predictions of the test events.
+
+    Of the processes that share a fit (``torchrun``) the first one writes.
 
     The store holds at its root the ``prediction`` dataset, in the space of the normalised
     embedding, and the groups ``normalizer`` (mean, scale, for PCA whitening also components, and
@@ -81,6 +87,11 @@ def run(
     components : most components that "whiten" keeps; 0: all that carry variance
     scaling : scaler of the recordings that each fold fits on its training windows, if any
     threads : threads that sums may use; part of what makes equal bytes
+    seed : of a network; default: the first of the section
+    window : (begin, end) [s] of a piece of the window that is read alone; default: all of it
+    folder : where networks keep checkpoints, to go on from after an interruption; deleted once
+        the store is written
+    tensorboard : folder that gets the curves of networks, for TensorBoard
 
     Raises
     ------
@@ -90,43 +101,58 @@ def run(
     """
     from threadpoolctl import threadpool_limits
 
-    if decoder not in LINEAR:
+    own = variant(section, decoder, seed, window)
+    if own.seed is not None:
         import torch
 
         torch.set_num_threads(threads)
-    with threadpool_limits(threads):
-        _run(section, name, decoder, fold, plan, signals, embedding, out, target, normalize,
+    with threadpool_limits(threads), Course(own, folder, tensorboard) as course:
+        _run(section, name, course, fold, plan, signals, embedding, out, target, normalize,
              components, scaling)  # fmt: skip
 
 
 def _run(
-    section: TrainSection, name: str, decoder: str, fold: int, plan: StudyPlan,
+    section: TrainSection, name: str, course: Course, fold: int, plan: StudyPlan,
     signals: Mapping[str, Path], embedding: Path, out: Path, target: str, normalize: str,
     components: int, scaling: InputScaling | None,
 ) -> None:  # fmt: skip
+    own = course.variant
+    decoder = own.decoder
     targets = Targets.load(embedding)
     target = target or str(targets.attrs.get("target") or name)
-    data = read_fold(plan, fold, target, section.windows, signals, scaling)
+    data = read_fold(plan, fold, target, section.windows, signals, scaling, own.window)
     model = make_decoder(section, decoder, targets.n_steps)
+    if own.seed is not None:
+        model.set_params(seed=own.seed)
     if model.one_layout:
         check_one_layout(sensors_of(data.windows), decoder)
     scope = check_seen(plan, fold, data.text("event", data.single(data.fit)))
     shown = np.array(sorted(set(data.stimuli)), object)
     normalizer = fit_normalizer(normalize, components, targets, data, decoder)
     Y = normalizer(targets.of(data.stimuli))
-    moved = decoder not in LINEAR and section.augment.shift_s > 0
+    moved = own.seed is not None and section.augment.shift_s > 0
     X, layout = data.read(data.fit, moved), data.layout(data.fit, section.layout)
     attrs: dict[str, Any] = {}
-    if section.select:
+    if section.select and own.role == "decoder":
         attrs["inner_score"] = inner_score(
-            model, X, Y, data.groups, data.stimuli, data.validation, **layout
+            model, X, Y, data.groups, data.stimuli, data.validation, keep=course.keep, **layout
         )
-    model.fit(X, Y, data.groups, stimuli=data.stimuli, validation=data.validation, **layout)
+    where = f"{name} {own.label} {plan.folds['fold'].iloc[fold]}"
+    model.fit(X, Y, data.groups, stimuli=data.stimuli, validation=data.validation, **layout,
+              **course.arguments(where, section.epochs))  # fmt: skip
+    if not course.writes:
+        return
     test = data.read(data.test)
     predictions = model.predict(test, data.windows.subject_index(data.test))
     origin = join_data_origin(*data.data_origin, str(targets.attrs["data_origin"]))
     attrs |= {
-        "decoder": decoder,
+        "decoder": own.label,
+        "base_decoder": decoder,
+        "role": own.role,
+        "seed": own.seed,
+        "window": [section.windows.tmin, section.windows.tmax]
+        if own.window is None
+        else list(own.window),
         "embedding": name,
         "target": target,
         "fold": str(plan.folds["fold"].iloc[fold]),
@@ -146,8 +172,8 @@ def _run(
         **({"head": "retrieval"} if model.two_heads else {}),
         "fit_scope": scope,
         **({} if data.inputs is None else {"input_scope": scope, "inputs": data.inputs.facts}),
+        **course.attrs,
         "data_origin": origin,
-        "seed": section.seed,
         "checkpoint": "model.safetensors",
     }
     groups = {
@@ -160,7 +186,7 @@ def _run(
         "normalizer": normalizer.to_dataset(),
         **_fit_tables(model, data),
     }
-    if decoder in LINEAR:
+    if own.seed is None:
         groups["pattern"] = pattern_dataset(model, X, data, normalizer(targets.of(shown)), plan)
     write_store(out, groups, files=decoder_files(model, data.inputs, scope))
 

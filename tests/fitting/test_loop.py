@@ -42,6 +42,8 @@ def test_batches_hold_every_row_once_and_never_a_single_one():
         parts = batches(n, size, np.random.default_rng(0))
         assert sorted(np.concatenate(parts).tolist()) == list(range(n))
         assert min(map(len, parts)) >= 2
+    assert [len(p) for p in batches(13, 5, smallest=3)] == [5, 5, 3]
+    assert [len(p) for p in batches(13, 5, smallest=4)] == [5, 8]
 
 
 def test_learns_a_linear_map_and_logs_each_epoch():

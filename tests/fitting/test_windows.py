@@ -237,3 +237,53 @@ def test_scale_of_the_signal_only_scales_windows(make_signal, scale):
     two = Windows({"b": make_signal("b", data * scale, 10.0)}, event_table([1], recording="b"),
                   section).read([0])  # fmt: skip
     assert two / scale == pytest.approx(one, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("sfreq", [100.0, 128.0])
+def test_pieces_are_parts_of_the_whole_window_less_its_baseline(make_signal, sfreq):
+    """Against a naive cut: event onset, delay, then samples counted from the window's first."""
+    data = noise(3, 1400)
+    onsets, delay = [1.0, 3.01, 5.5], 0.137
+    section = WindowSection(tmin=-0.1, tmax=0.5, baseline=(-0.2, None))
+    signals = {"a": make_signal("a", data, sfreq, first_time=0.25)}
+    for begin, end in [(-0.1, 0.15), (0.0, 0.25), (0.25, 0.5), (0.4, 0.52)]:
+        windows = Windows(signals, event_table(onsets), section, delay, (begin, end))
+        found = windows.read(windows.rows())
+        first, last = (round((edge + 0.1) * sfreq) for edge in (begin, min(end, 0.5)))
+        assert windows.shape == (3, last - first)
+        assert windows.times == pytest.approx(begin + np.arange(last - first) / sfreq)
+        for row, onset in enumerate(onsets):
+            start = round((onset + delay - 0.1 - 0.25) * sfreq)
+            low, high = start + round(-0.1 * sfreq), start + round(0.6 * sfreq)
+            naive = data[:, start + first : start + last] - data[:, low:high].mean(1)[:, None]
+            assert found[row] == pytest.approx(naive, abs=1e-6)
+    whole = Windows(signals, event_table(onsets), section, delay)
+    parts = [Windows(signals, event_table(onsets), section, delay, piece).read([0, 1, 2])
+             for piece in [(-0.1, 0.1), (0.1, 0.3), (0.3, 0.5)]]  # fmt: skip
+    assert np.array_equal(np.concatenate(parts, axis=2), whole.read([0, 1, 2]))
+
+
+def test_all_pieces_keep_the_same_events(make_signal):
+    """An event whose window leaves the recording has no early piece either."""
+    signals = {"a": make_signal("a", noise(2, 500), 100.0)}
+    section = WindowSection(tmax=1.0)
+    for piece in [(0.0, 0.2), (0.8, 1.0)]:
+        windows = Windows(signals, event_table([1.0, 4.5]), section, piece=piece)
+        assert windows.rows().tolist() == [0]
+        assert windows.dropped == {"window leaves the recording": 1}
+
+
+def test_responses_without_time_have_no_pieces(make_response):
+    signals = {"a": make_response("a", noise(2, 3), ["a:0", "a:1"])}
+    with pytest.raises(RecipeError, match="responses without time have no pieces"):
+        Windows(signals, event_table([1, 2]), WindowSection(tmax=1.0), piece=(0.0, 0.5))
+
+
+def test_pieces_of_responses_are_cut_from_the_epoch(make_response):
+    times = np.arange(60) / 100 - 0.1
+    data = np.random.default_rng(0).normal(size=(2, 3, 60)).astype(np.float32)
+    signals = {"a": make_response("a", data, ["a:0", "a:1"], times)}
+    section = WindowSection(tmin=0.0, tmax=0.4, baseline=(-0.1, 0.0))
+    found = Windows(signals, event_table([1, 2]), section, piece=(0.1, 0.3)).read([0, 1])
+    naive = data[:, :, 20:40] - data[:, :, :10].mean(2, keepdims=True)
+    assert found == pytest.approx(naive, abs=1e-6)

@@ -14,6 +14,7 @@ from torch import nn
 
 from braindecode_pipe.errors import ModelError
 from braindecode_pipe.fitting.loop import Settings, fit
+from braindecode_pipe.fitting.world import World
 
 SCRIPT = Path(__file__).with_name("fits.py")
 _spec = importlib.util.spec_from_file_location("fits", SCRIPT)
@@ -49,6 +50,23 @@ def test_two_processes_equal_one_with_the_whole_batch(kind, tmp_path):
     assert difference(first, one) < 1e-9
     start = build(True).state_dict()
     assert difference(one, start) > 1e-2  # it moved
+
+
+def test_too_few_examples_for_all_processes_are_refused():
+    World(0, 4).check_share(4, 8)
+    for n, batch_size in ((3, 8), (100, 3)):
+        with pytest.raises(ModelError, match="less to share than processes"):
+            World(0, 4).check_share(n, batch_size)
+
+
+def test_processes_go_on_from_the_same_checkpoint_or_not_at_all():
+    class Two(World):
+        def gather(self, values):
+            return torch.cat([values, torch.tensor([7])])
+
+    Two(0, 2).check_same(7, "x.fit")
+    with pytest.raises(ModelError, match="different checkpoints[\\s\\S]*steps -1, 7"):
+        Two(0, 2).check_same(-1, "x.fit")
 
 
 def perceptron():

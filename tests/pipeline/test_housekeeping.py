@@ -58,6 +58,24 @@ def test_clean_keeps_stages_that_the_last_run_did_not_reach(again):
     assert again().up_to_date
 
 
+def test_clean_deletes_checkpoints_that_no_fit_will_go_on_from(again):
+    store = next(iter(paths(again(), "train").values()))
+    finished, unused = store.with_suffix(".fit"), store.with_name("0123456789abcdef.fit")
+    for folder in (finished, unused):
+        (folder / "processes-1" / "fit").mkdir(parents=True)
+    again(until="embed")
+    assert pipeline.clean(again.out) == [finished], "nobody asked what training uses"
+    (store / "COMMITTED").unlink()
+    finished.mkdir()
+    result = again("train.alphas=[]")  # every unit fails: theirs may go on, once mended
+    assert {row.status for row in result.rows if row.stage == "train"} == {"failed"}
+    own = paths(result, "train").values()
+    kept = next(iter(own)).with_suffix(".fit")
+    kept.mkdir(parents=True)
+    removed = pipeline.clean(again.out)
+    assert {finished, unused} <= set(removed) and kept.is_dir()
+
+
 def test_check_finds_what_is_planted_and_writes_nothing(again, words):
     quiet = pipeline.check(words(), again.data)
     assert {f.severity for f in quiet} == {"note"}

@@ -19,7 +19,7 @@ from braindecode_pipe.recipe import Recipe
 
 BASE = {
     "embed": {"trial_type": {"model": "minilm"}},
-    "train": {"decoders": ["ridge", "conv", "mlp"]},
+    "train": {"decoders": ["ridge", "conv", "mlp"], "windows": {"tmax": 0.6}},
     # Sections that are off by default are there, so that their fields are tried as well.
     "preprocess": {"emeg": {"ica": {}, "maxwell": {}}},
 }
@@ -44,6 +44,7 @@ VALUES = {
     "train.embeddings": None,
     "train.zero_shot": None, "train.decoders": ["ridge"],
     "train.decoders_of": {"trial_type": ["ridge"]}, "train.windows.tmax": 0.7,
+    "train.seeds": 3, "train.windows.sliding_s": 0.2,
     "embed.trial_type.target": None, "embed.trial_type.model": "one-hot",
     # Settings of transformers models, of sounds and videos: tests/embed changes them.
     **{f"embed.trial_type.{name}": None for name in (
@@ -79,10 +80,20 @@ SEES = {
     "split.by": {"plan", "evaluate"},
     "train.decoders": set(),
     "train.decoders_of": set(),
+    "train.seeds": set(),
+    "train.windows.sliding_s": set(),
+    "train.windows.sliding_step_s": set(),
     "embed.trial_type.normalize": {"train"},
     "embed.trial_type.components": {"train"},
     "compute.threads": {"preprocess", "embed", "train", "evaluate", "plan"},
 }
+MORE = {
+    "train.seeds": {"conv.s1", "conv.s2", "mlp.s1", "mlp.s2"},
+    "train.windows.sliding_s": {
+        f"{decoder}.t{piece}" for decoder in ("ridge", "conv", "mlp")
+        for piece in ("0to0.2", "0.2to0.4", "0.4to0.6")
+    },
+}  # fmt: skip
 OTHER_DATATYPE = ("preprocess.bold.",)
 
 
@@ -168,11 +179,34 @@ def test_f03_every_field_alters_exactly_the_stages_that_declare_it(path, field, 
         expected = {"evaluate"}  # no decoder's own key; the table of all of them
         assert after["train"].items() <= before["train"].items()
         del after["train"], before["train"]
+    if path in ("train.seeds", "train.windows.sliding_s"):
+        expected = {"evaluate"}  # more units; those that were there keep their keys
+        new = {key[1] for key in after["train"].keys() - before["train"].keys()}
+        assert new == MORE[path]
+        assert before["train"].items() <= after["train"].items()
+        own = list(after["train"].values())
+        assert len(set(own)) == len(own)
+        del after["train"], before["train"]
     changed = {stage for stage in after if after[stage] != before[stage]}
     assert changed == expected
+    if path == "train.seed":
+        same = {key for key in before["train"] if after["train"][key] == before["train"][key]}
+        assert {key[1] for key in same} == {"ridge"}  # which draws nothing
     if path == "train.network":
         other = {key for key in before["train"] if after["train"][key] == before["train"][key]}
         assert {key[1] for key in other} == {"ridge", "conv"}
+
+
+def test_a_step_alone_divides_nothing_and_another_one_keeps_common_pieces(base):
+    plan, data, out, before = base
+    assert keys(with_value("train.windows.sliding_step_s", 0.1), plan, data, out) == before
+    content = Recipe.model_validate(BASE).model_dump(mode="json")
+    content["train"]["windows"]["sliding_s"] = 0.2
+    found = []
+    for step in (0.2, 0.1):
+        content["train"]["windows"]["sliding_step_s"] = step
+        found.append(keys(Recipe.model_validate(content), plan, data, out)["train"])
+    assert found[0].items() < found[1].items() and len(found[1]) - len(found[0]) == 2 * 3 * 6
 
 
 def test_f03_moving_and_touching_change_nothing(base, tmp_path):
