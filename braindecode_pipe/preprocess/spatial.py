@@ -107,7 +107,10 @@ def _find_noisy(
 ) -> None:
     from braindecode_pipe.preprocess.bads import find_noisy
 
-    raw = excerpts.of(sensors, *_FOR_NOISY)
+    # PREP looks for bad channels after the line was taken out: it is noise above 50 Hz to it.
+    top = float(sensors.info["sfreq"]) / 2 - 2
+    lines = [f * k for f in section.notch if f > 0 for k in range(1, int(top // f) + 1)]
+    raw = excerpts.of(sensors, *_FOR_NOISY, lines=lines)
     found = find_noisy(raw, section.noisy, _SEED, log, path=path)
     for name, reason in found.items():
         log.bad_reason.setdefault(name, reason)

@@ -93,6 +93,7 @@ def simulate_emeg(
         eog = noise_rng.standard_normal(data.shape[1])
         eog = settings.blinks * _EOG_BLINK * added.blinks + _EOG_NOISE * eog
         _write_run(root, modality, subject, label, info, data, eog, events)
+    _drop_electrode(root / f"sub-{subject}" / modality, _EOG_NAME[modality])
     facts = {
         "bad_channels": {info.ch_names[row]: kind for row, kind in sorted(noise.bad.items())},
         "noise_sd": _level_by_kind(info, noise, np.sqrt(noise.variance)),
@@ -185,6 +186,14 @@ def _level_by_kind(info, noise: Noise, level: np.ndarray) -> dict[str, float]:
     }
 
 
+def _drop_electrode(folder: Path, name: str) -> None:
+    """Leave an electrode whose place was not measured out of the table that all runs share."""
+    for table in folder.glob("*_electrodes.tsv"):
+        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"{name}\t")]
+        table.write_text("".join(kept), encoding="utf-8")
+
+
 def _write_run(
     root: Path,
     modality: str,
@@ -201,7 +210,6 @@ def _write_run(
 
     name = _EOG_NAME[modality]
     data = np.concatenate([data, eog[None]])
-
     path = mne_bids.BIDSPath(
         subject=subject, task=TASK, run=run, datatype=modality, suffix=modality, root=root
     )
