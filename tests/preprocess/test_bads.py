@@ -122,8 +122,25 @@ def test_planted_bad_meg_channels_are_found_by_sss(meg):
     assert found[names[2]] == "flat (SSS)"
     assert found[names[0]] == "not explained by sources in the head (SSS)"
     assert log.steps[0].startswith("bad channels by SSS")
+    assert log.warnings == []
+    with raw.info._unlock():
+        raw.info["dig"] = None
+    again = find_noisy(raw, ["maxwell"], 0, log)
+    assert set(names) <= set(again)
     assert log.warnings == ["bad channels by SSS around (0.0, 0.0, 0.04) m (head frame): "
                             "no digitised head"]  # fmt: skip
+
+
+def test_a_line_that_is_removed_makes_no_channel_bad(study, make_eeg):
+    """One electrode with more of the line than the others: noise above 50 Hz where it stays."""
+    data = make_eeg(n_times=12_000)
+    data[5] += 20e-6 * np.sin(2 * np.pi * 60 * np.arange(data.shape[1]) / SFREQ)
+    settings = {"noisy": ["pyprep"], "l_freq": 1.0, "bads": "keep"}
+    reasons = []
+    for notch in ([], [60.0]):
+        _, qc = study(data, notch=notch, out=f"{len(notch)}.zarr", **settings)
+        reasons.append(str(qc["bad_reason"].values[5]))
+    assert "noise above 50 Hz" in reasons[0] and reasons[1] == ""
 
 
 def test_what_cannot_be_looked_at_is_said(make_eeg, meg):

@@ -225,7 +225,7 @@ def report(campaign: Campaign, steps: str, ica: str) -> dict:
 def check_removed(figures: dict) -> None:
     """Blinks, line and drift that towered over the brain are below it afterwards."""
     assert figures["blink_before"].min() > 5 and figures["blink_left"].max() < 0.35
-    assert figures["drift_before"].min() > 200 and figures["drift_left"].max() < 0.3
+    assert figures["drift_before"].min() > 100 and figures["drift_left"].max() < 0.3
     for name in ("blink_total", "drift_total"):
         assert figures[name].min() > 0.7 and figures[name].max() < 1.3
     for line in ("line_50", "line_100"):
