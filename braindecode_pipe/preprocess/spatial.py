@@ -115,7 +115,10 @@ def _find_noisy(
 ) -> None:
     from braindecode_pipe.preprocess.bads import find_noisy
 
-    raw = excerpts.of(sensors, *_FOR_NOISY)
+    # PREP looks for bad channels after the line was taken out: it is noise above 50 Hz to it.
+    top = float(sensors.info["sfreq"]) / 2 - 2
+    lines = [f * k for f in section.notch if f > 0 for k in range(1, int(top // f) + 1)]
+    raw = excerpts.of(sensors, *_FOR_NOISY, lines=lines)
     settings = section.maxwell or MaxwellSection()
     site = site_files(settings, path, data) if "maxwell" in section.noisy else None
     found = find_noisy(raw, section.noisy, _SEED, log, path=path, maxwell=settings, site=site)

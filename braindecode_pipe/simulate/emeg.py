@@ -109,6 +109,7 @@ def simulate_emeg(
         events = story.event_table(run, words)
         eog = _eog(settings, added.blinks, noise_rng)
         _write_run(root, modality, subject, STORY_TASK, label, info, data, eog, events)
+    _drop_electrode(root / f"sub-{subject}" / modality, _EOG_NAME[modality])
     facts = {
         "bad_channels": {info.ch_names[row]: kind for row, kind in sorted(noise.bad.items())},
         "noise_sd": _level_by_kind(info, noise, np.sqrt(noise.variance)),
@@ -207,6 +208,14 @@ def _level_by_kind(info, noise: Noise, level: np.ndarray) -> dict[str, float]:
     }
 
 
+def _drop_electrode(folder: Path, name: str) -> None:
+    """Leave an electrode whose place was not measured out of the table that all runs share."""
+    for table in folder.glob("*_electrodes.tsv"):
+        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"{name}\t")]
+        table.write_text("".join(kept), encoding="utf-8")
+
+
 def _write_run(
     root: Path,
     modality: str,
@@ -224,7 +233,6 @@ def _write_run(
 
     name = _EOG_NAME[modality]
     data = np.concatenate([data, eog[None]])
-
     path = mne_bids.BIDSPath(
         subject=subject, task=task, run=run, datatype=modality, suffix=modality, root=root
     )

@@ -128,6 +128,11 @@ def test_planted_bad_meg_channels_are_found_by_sss(meg):
     assert found[names[2]] == "flat (SSS)"
     assert found[names[0]] == "not explained by sources in the head (SSS)"
     assert log.steps[0].startswith("bad channels by SSS")
+    assert log.warnings == []
+    with raw.info._unlock():
+        raw.info["dig"] = None
+    again = find_noisy(raw, ["maxwell"], 0, log)
+    assert set(names) <= set(again)
     assert log.warnings == ["bad channels by SSS around (0.0, 0.0, 0.04) m (head frame): "
                             "no digitised head"]  # fmt: skip
 
@@ -169,10 +174,22 @@ def test_a_stage_gives_sss_what_lies_beside_the_recording(meg, tmp_path, monkeyp
         file.write_bytes(b"x")
     section = EmegSection(noisy=["maxwell"], maxwell={"origin": (0.0, 0.0, 0.05)}, bads="keep")
     sensors = mne.io.RawArray(np.eye(306), meg.info, verbose="error")
-    excerpts = SimpleNamespace(of=lambda *settings: meg)
+    excerpts = SimpleNamespace(of=lambda *settings, **others: meg)
     compose(sensors, excerpts, section, path, tmp_path, Log())
     assert seen["site"] == Companions(cross_talk=cross_talk)
     assert seen["maxwell"].origin == (0.0, 0.0, 0.05)
+
+
+def test_a_line_that_is_removed_makes_no_channel_bad(study, make_eeg):
+    """One electrode with more of the line than the others: noise above 50 Hz where it stays."""
+    data = make_eeg(n_times=12_000)
+    data[5] += 20e-6 * np.sin(2 * np.pi * 60 * np.arange(data.shape[1]) / SFREQ)
+    settings = {"noisy": ["pyprep"], "l_freq": 1.0, "bads": "keep"}
+    reasons = []
+    for notch in ([], [60.0]):
+        _, qc = study(data, notch=notch, out=f"{len(notch)}.zarr", **settings)
+        reasons.append(str(qc["bad_reason"].values[5]))
+    assert "noise above 50 Hz" in reasons[0] and reasons[1] == ""
 
 
 def test_what_cannot_be_looked_at_is_said(make_eeg, meg):
