@@ -123,7 +123,8 @@ class Stages:
                 events = plan.events[plan.events["recording"] == row["recording"]]
                 events = events.reset_index(drop=True)
                 parts["events"] = _table_hash(events)
-            guard_s = reach(section, row).filters
+            # EEG and MEG need no guard: what a fit must not see is bridged before it is filtered.
+            guard_s = reach(section, row).filters if is_bold else 0.0
             extents = fit_extents(plan, row["recording"], self.extent, guard_s)
             if extents is not None:
                 parts["fit_extents"] = extents_hash(extents)

@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from braindecode_pipe import preprocess
+from braindecode_pipe import pipeline, preprocess
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.plan import build
 from braindecode_pipe.preprocess.reach import reach
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.store import open_signal
+from braindecode_pipe.splits import StudyPlan
+from braindecode_pipe.store import open_signal, open_store
 
 SFREQ, NAME = 100.0, "sub-01_task-words_eeg"
 RECIPE = {
@@ -91,3 +92,35 @@ def test_f35_the_reach_is_part_of_the_plan_and_of_its_key(recording, tmp_path):
     attrs = build(stages[0.5].recipe.plan, by, bids, extent=(0.0, 0.5),
                   reach=stages[0.5].reach).attrs  # fmt: skip
     assert list(attrs["within_reach"].values()) == [[92, 92]]
+
+
+def test_f36_fits_see_everything_but_the_windows_that_are_tested(recording, tmp_path):
+    """A fifth of the windows tested leaves the rest to fits: no filter carries a test sample in."""
+    data, bids, write = recording
+    data[2] = 0
+    content = {
+        **RECIPE,
+        "plan": {"stimuli": {"word": {}}},
+        "split": {"by": "stimulus", "n_folds": 5, "test_folds": 1},
+        "preprocess": {"emeg": {"l_freq": 0.5, "h_freq": 30.0, "sfreq": 50.0, "bads": "keep"}},
+    }
+    recipe, fitted = Recipe.model_validate(content), []
+    for k in range(2):
+        write(data)
+        result = pipeline.run(recipe, bids, tmp_path / f"out{k}", until="preprocess", quiet=True)
+        assert not result.failed, [str(row.error) for row in result.failed]
+        fitted.append(open_store(result.rows[-1].path))
+        onset = read_test_onsets(result)
+        for at in np.round(onset * SFREQ).astype(int):
+            data[:, at : at + 50] = 300 * np.random.default_rng(1).normal(size=(4, 50))
+    seen = np.array(fitted[0].attrs["fit_extents"])
+    assert np.diff(seen, axis=1).sum() == pytest.approx(90 - 0.5 * len(onset), abs=1e-6)
+    assert list(fitted[0]["sensor_good"].values) == [True, True, False, True]
+    for name in ("offset", "gain", "sensor_good"):
+        np.testing.assert_array_equal(fitted[0][name].values, fitted[1][name].values)
+    assert (fitted[0]["signal"].values != fitted[1]["signal"].values).any()
+
+
+def read_test_onsets(result) -> np.ndarray:
+    plan = StudyPlan.load(result.rows[0].path)
+    return plan.events["onset"].to_numpy(float)[plan.role[0] == ROLES["test"]]
