@@ -13,7 +13,13 @@ import numpy as np
 from braindecode_pipe.audit.findings import Finding, finding
 from braindecode_pipe.evaluate.predictions import fold_number
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan, divided_recordings, tested_within
+from braindecode_pipe.splits import (
+    StudyPlan,
+    divided_recordings,
+    overlaps,
+    tested_within,
+    window_times,
+)
 from braindecode_pipe.store import (
     list_extra_files,
     list_groups,
@@ -44,18 +50,37 @@ def audit_recording(path: Path, plan: StudyPlan, extent: Extent) -> Iterator[Fin
 def audit_extents(path: Path, plan: StudyPlan, extent: Extent) -> Iterator[Finding]:
     """Findings about any store that says which stretches of which recordings its fits saw.
 
-    ``fit_extents`` holds (start, stop) [s] pairs of the attribute ``recording``, or a mapping from
-    recordings to such pairs; with the attribute ``fold`` only that fold's test counts.
+    ``fit_extents`` holds (start, stop) [s] pairs of the attribute ``recording``, whose fits stay
+    with it: they may see all of a recording that no fold divides. Or it maps recordings to such
+    pairs: what was fitted on several serves all, and may see no tested window of its fold
+    (attribute ``fold``), or of any.
     """
     attrs = store_attrs(path)
-    extents = attrs.get("fit_extents") or {}
-    if not isinstance(extents, Mapping):
-        extents = {str(attrs.get("recording", path.parent.name)): extents}
-    fold = fold_number(attrs["fold"], plan) if "fold" in attrs else None
-    for name, pairs in extents.items():
-        if met := tested_within(plan, str(name), pairs, extent, fold):
+    extents, given = attrs.get("fit_extents") or {}, attrs.get("fold")
+    fold = None if given is None else fold_number(given, plan)
+    if isinstance(extents, Mapping):
+        role = plan.role if fold is None else plan.role[fold : fold + 1]
+        tested = (role == ROLES["test"]).any(axis=0)
+        found = {name: _tested_in(plan, tested, name, extents[name], extent) for name in extents}
+    else:
+        name = str(attrs.get("recording", path.parent.name))
+        found = {name: tested_within(plan, name, extents, extent, fold)}
+    for name, met in found.items():
+        if met:
             what = f"{_made_by(path)} was fitted on {name}, on samples of tested windows"
-            yield finding("fit-extents", str(attrs.get("fold", "")), what, met)
+            yield finding("fit-extents", "" if given is None else str(given), what, met)
+
+
+def _tested_in(
+    plan: StudyPlan, tested: np.ndarray, name: str, pairs: Any, extent: Extent
+) -> list[str]:
+    """Tested events of a recording whose windows share time with ``pairs``."""
+    rows = np.flatnonzero(tested & (plan.events["recording"] == name).to_numpy())
+    pairs = np.asarray(pairs, float).reshape(-1, 2)
+    if not len(rows) or not len(pairs):
+        return []
+    start, stop = window_times(plan.events.iloc[rows], extent)
+    return list(plan.events["event"].iloc[rows[overlaps(start, stop, pairs[:, 0], pairs[:, 1])]])
 
 
 def audit_scopes(path: Path, plan: StudyPlan) -> Iterator[Finding]:
