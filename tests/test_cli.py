@@ -89,7 +89,7 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 def test_run_passes_everything_on(in_folder, pipeline_run):
     options = (
         "--data d --set evaluate.bootstrap=7 --jobs 2 --scheduler tcp://h:1 --from embed "
-        "--until train --force embed --force train --dry-run --break-lock --ledger books --quiet "
+        "--until train --force embed --force train --dry-run --break-lock --ledger books --quiet --allow-leak time "
         "--tensorboard curves"
     )
     code = main(["run", "faces.toml", *options.split()])
@@ -100,7 +100,7 @@ def test_run_passes_everything_on(in_folder, pipeline_run):
     assert pipeline_run.options == {
         "jobs": 2, "scheduler": "tcp://h:1", "start": "embed", "until": "train",
         "force": ("embed", "train"), "dry_run": True, "break_lock": True, "ledger": Path("books"),
-        "quiet": True, "tensorboard": Path("curves"),
+        "quiet": True, "tensorboard": Path("curves"), "allow_leaks": ("time",),
     }  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def run(
     out: Path,
     *,
     split: str = "",
+    leaks: Sequence[str] = (),
 ) -> None:
     """Score all decoders of one embedding table and write the evaluation store.
 
@@ -103,6 +104,8 @@ def run(
     out : path of the store to write
     split : ``[split] by``, for the records; default: "stimulus" where training has shown none of
         the tested stimuli, else "run"
+    leaks : names of leaks that were found and allowed: they stand in every record, in the verdict
+        and in the ledger
 
     Notes
     -----
@@ -145,6 +148,7 @@ def run(
         "data_origin": origin,
         "embedding": name,
         "target": target,
+        "leaks": list(leaks),
     }
     study = _Study(section, protocol, plan, names, tasks, together, shared)
     scored, chosen = _score_all(study, found, decoders, embedding)
@@ -169,13 +173,14 @@ def run(
         "data_origin": origin,
         "embedding": name,
         "target": target,
-        "verdict": verdict(records, headline, list(names.label.values()), n_subjects),
+        "verdict": verdict(records, headline, list(names.label.values()), n_subjects, leaks),
         "test_hash": hash_test_items(plan, target),
         "scored": entries,
         "selected": {str(plan.folds["fold"].iloc[f]): d for f, d in chosen.items()},
         "candidates": protocol.candidates,
         "protocol": _protocol_attrs(protocol),
         "n_folds": len(tasks),
+        "leaks": list(leaks),
     }
     groups = {"items": table_to_dataset(items, "item")}
     if section.permutations:
@@ -352,4 +357,5 @@ def _ledger_entry(record: Mapping[str, Any]) -> dict[str, Any]:
         "n_candidates": record["n_candidates"],
         "candidates": record["candidates"],
         "aggregate": record["aggregate"],
+        **({"leaks": record["leaks"]} if record["leaks"] else {}),
     }

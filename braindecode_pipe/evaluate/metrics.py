@@ -32,6 +32,7 @@ draws              n-way metrics only: draws of distractors behind the next thre
 draws_mean         mean score of those draws (``value`` is the limit of ever more draws)
 draws_low,         interval of the scores of single draws, at ``ci_level``
 draws_high
+leaks              names of leaks between training and test that were found and allowed; else []
 prompt_set         zero-shot only: the table of ``[embed]`` with the prompts
 base_decoder       of a further seed, of ``<decoder>.seeds`` and of a piece: the decoder's own name
 seed               of a further seed: the number

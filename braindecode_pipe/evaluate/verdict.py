@@ -13,7 +13,11 @@ _ORIGIN = {"simulated": "Simulated data: ", "mixed": "Partly simulated data: "}
 
 
 def verdict(
-    records: Sequence[Mapping[str, Any]], decoder: str, labels: Sequence[str], n_subjects: int
+    records: Sequence[Mapping[str, Any]],
+    decoder: str,
+    labels: Sequence[str],
+    n_subjects: int,
+    leaks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What the study shows, from the records of one decoder over everybody.
 
@@ -23,6 +27,7 @@ def verdict(
     decoder : ``selected``, or the first of the recipe
     labels : labels of the candidates; named in the sentence where there are two
     n_subjects : people whose queries were scored
+    leaks : names of leaks that were found and allowed
 
     Returns
     -------
@@ -40,7 +45,7 @@ def verdict(
         evidence = "no evidence"
     sentence = _sentence(record, evidence, labels, n_subjects, prior)
     return {
-        "text": lead_in(record["data_origin"]) + sentence,
+        "text": lead_in(record["data_origin"], leaks) + sentence,
         "evidence": evidence,
         "decoder": decoder,
         "metric": record["metric"],
@@ -83,9 +88,10 @@ def _prior_that_does_as_well(
     return found if found is not None and found >= record["value"] else None
 
 
-def lead_in(data_origin: str) -> str:
-    """What every sentence about data that were not all recorded begins with."""
-    return _ORIGIN.get(data_origin, "")
+def lead_in(data_origin: str, leaks: Sequence[str] = ()) -> str:
+    """What every sentence begins with: that data were not all recorded, that the test leaked."""
+    leaky = f"Training and test are not apart ({', '.join(leaks)}): " if leaks else ""
+    return leaky + _ORIGIN.get(data_origin, "")
 
 
 def _sentence(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from braindecode_pipe.errors import SchemaError
 from braindecode_pipe.report import ReportInputs, wording
-from braindecode_pipe.report.data import data_section, ledger_section, page_name
+from braindecode_pipe.report.data import audit_section, data_section, ledger_section, page_name
 from braindecode_pipe.report.document import (
     Failed,
     Page,
@@ -80,6 +80,7 @@ def study_page(study: Study) -> Page:
         ("maps", "Sensors and brain", maps_section),
         ("gallery", "Retrieval gallery", lambda s: gallery_section(s, shelf)),
         ("zero-shot", "Zero-shot decoding", zero_shot_section),
+        ("audit", "Audit", audit_section),
         ("ledger", "Ledger of the test set", ledger_section),
         ("data", "Data and exclusions", data_section),
         ("methods", "Methods", methods_section),

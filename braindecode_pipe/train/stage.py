@@ -171,6 +171,7 @@ def _run(
         "normalize": normalize,
         **({"head": "retrieval"} if model.two_heads else {}),
         "fit_scope": scope,
+        "selection_scope": _selection_scope(plan, fold, decoder, data) or scope,
         **({} if data.inputs is None else {"input_scope": scope, "inputs": data.inputs.facts}),
         **course.attrs,
         "data_origin": origin,
@@ -200,6 +201,13 @@ def make_decoder(section: TrainSection, decoder: str, n_steps: int) -> BrainDeco
         n_steps=n_steps,
         **shared_settings(section),
     )
+
+
+def _selection_scope(plan: StudyPlan, fold: int, decoder: str, data: Fold) -> str:
+    """Hash of what the epoch of a network was chosen on, where there is validation; else ""."""
+    if decoder in LINEAR or not data.validation.any():
+        return ""
+    return plan.scope(fold, ("validation",)).hash()
 
 
 def _repeats(kind: str, data: Fold) -> dict[str, Any]:
