@@ -89,8 +89,8 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 def test_run_passes_everything_on(in_folder, pipeline_run):
     options = (
         "--data d --set evaluate.bootstrap=7 --jobs 2 --scheduler tcp://h:1 --from embed "
-        "--until train --force embed --force train --dry-run --break-lock --ledger books --quiet --allow-leak time "
-        "--tensorboard curves"
+        "--until train --force embed --force train --dry-run --break-lock --ledger books --quiet "
+        "--tensorboard curves --allow-leak time"
     )
     code = main(["run", "faces.toml", *options.split()])
     assert code == 0

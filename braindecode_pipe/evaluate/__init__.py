@@ -18,6 +18,7 @@ from braindecode_pipe.evaluate.predictions import (
     choose_decoders,
     read_prediction,
 )
+from braindecode_pipe.evaluate.probe import probe_records
 from braindecode_pipe.evaluate.protocols import Protocol, protocol_of
 from braindecode_pipe.evaluate.queries import (
     ScoredFold,
@@ -57,15 +58,22 @@ __all__ = ["Retrieval", "hash_test_items", "metrics_json", "retrieve", "run", "r
 
 SELECTED = "selected"
 PRIOR = "prior"
+NOISE = "noise"
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """Folds of one decoder in both directions, and by how many trials are averaged."""
+    """Folds of one decoder in both directions, and by how many trials are averaged.
+
+    ``parts`` are the predictions, ``control`` says what stands in place of a decoder that saw the
+    brain: "", prior or noise.
+    """
 
     folds: list[ScoredFold]
     backward: list[ScoredFold]
     averaged: dict[int, list[ScoredFold]]
+    parts: list[FoldPrediction]
+    control: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,8 @@ def run(
     Beside the decoders stand ``selected``, where every fold has inner scores, ``prior``, which
     knows only how often training showed each candidate, and further seeds of networks, summed up
     as well. Pieces of the window have records only. Neither are selected from.
+    ``[evaluate] controls`` adds every decoder on noise, where its predictions of noise are stored,
+    and a probe of its predictions for run, session and time of run.
 
     Raises
     ------
@@ -154,12 +164,13 @@ def run(
     scored, chosen = _score_all(study, found, decoders, embedding)
     fields = {part.decoder: describe(part) for part in found.values()}
     records, nulls = _measure(study, scored, fields)
-    entries = [_ledger_entry(headline_record(records, d)) for d in scored if d != PRIOR]
+    told = [d for d, part in scored.items() if not part.control]
+    entries = [_ledger_entry(headline_record(records, d)) for d in told]
     records += over_seeds(records, found.values())
     # Of pieces the records are kept, which make a curve; not every query of every one.
     for piece in labels_of(found.values(), "piece"):
         del scored[piece], nulls[piece]
-    reported = {decoder: part.folds for decoder, part in scored.items() if decoder != PRIOR}
+    reported = {decoder: part.folds for decoder, part in scored.items() if not part.control}
     items = pd.concat(
         [fold.items.assign(decoder=d) for d, folds in reported.items() for fold in folds],
         ignore_index=True,
@@ -238,13 +249,21 @@ def _measure(
                 study.section,
                 together=study.together or averaged or not forward,
                 subjects=subjects,
-                describe={"decoder": decoder, **study.describe, **fields.get(decoder, {})},
+                describe={
+                    "decoder": decoder,
+                    "control": part.control,
+                    **study.describe,
+                    **fields.get(decoder, {}),
+                },
                 protocol=study.protocol,
                 direction=direction,
             )
             records += own
             nulls[decoder] |= null
             better |= {metric.name: metric.larger_is_better for metric in metrics}
+        if "probe" in study.section.controls and _controlled(part):
+            name = {"decoder": f"probe of {decoder}", "control": "probe"}
+            records += probe_records(study.section, part.parts, study.plan, study.describe | name)
     add_curve_p([r for r in records if "window_centre" in r], nulls, better)
     return records, nulls
 
@@ -292,31 +311,45 @@ def _score_all(
     vectors = np.asarray(dataset["embedding"].values)
     vectors = vectors.reshape(len(vectors), -1)
     position = {str(s): i for i, s in enumerate(dataset["stimulus"].values)}
-    done = {
-        (decoder, fold): _score_one(
-            study, part, candidate_vectors(part, study.tasks[fold], vectors, position)
-        )
-        for (decoder, fold), part in found.items()
-    }
-    gather = lambda parts: _gather(list(parts))  # noqa: E731
+    vectors_of = lambda part: candidate_vectors(  # noqa: E731
+        part, study.tasks[part.fold], vectors, position
+    )
+    done = {key: _score_one(study, part, vectors_of(part)) for key, part in found.items()}
     labels = dict.fromkeys([*decoders, *(label for label, _ in found)])
-    scored = {d: gather(done[d, f] for f in study.tasks if (d, f) in done) for d in labels}
+    scored = {d: _gather([done[d, f] for f in study.tasks if (d, f) in done]) for d in labels}
     chosen = choose_decoders(found, decoders) if len(decoders) > 1 else {}
     if chosen:
-        scored[SELECTED] = gather(done[chosen[f], f] for f in study.tasks)
-    scored[PRIOR] = gather(
-        _score_one(study, next(found[d, f] for d in labels if (d, f) in found), None)
-        for f in study.tasks
+        scored[SELECTED] = _gather([done[chosen[f], f] for f in study.tasks])
+    scored[PRIOR] = _gather(
+        [
+            _score_one(study, next(found[d, f] for d in labels if (d, f) in found), None)
+            for f in study.tasks
+        ],
+        PRIOR,
     )
+    for decoder in list(scored) if NOISE in study.section.controls else ():
+        parts = scored[decoder].parts
+        if _controlled(scored[decoder]) and all(part.noise is not None for part in parts):
+            fed = [replace(part, values=part.noise) for part in parts]
+            scored[f"{decoder} on noise"] = _gather(
+                [_score_one(study, part, vectors_of(part)) for part in fed], NOISE
+            )
     return scored, chosen
 
 
-def _gather(parts: Sequence[_Scored]) -> _Scored:
+def _controlled(scored: _Scored) -> bool:
+    """Whether controls belong beside it: a decoder, of its first seed and on the whole window."""
+    return not scored.control and all(part.role == "decoder" for part in scored.parts)
+
+
+def _gather(parts: Sequence[_Scored], control: str = "") -> _Scored:
     sizes = sorted({n for part in parts for n in part.averaged})
     return _Scored(
         [fold for part in parts for fold in part.folds],
         [fold for part in parts for fold in part.backward],
         {n: [f for part in parts for f in part.averaged.get(n, [])] for n in sizes},
+        [p for part in parts for p in part.parts],
+        control,
     )
 
 
@@ -339,7 +372,7 @@ def _score_one(study: _Study, part: FoldPrediction, vectors: np.ndarray | None) 
             single = replace(protocol, aggregate="none") if most == 1 else protocol
             own = ask(part, task, study.plan, single, study.together, most)
             averaged[most] = [forward(own)]
-    return _Scored(folds, backward, averaged)
+    return _Scored(folds, backward, averaged, [part])
 
 
 def _sizes(asked: Asked) -> list[int]:

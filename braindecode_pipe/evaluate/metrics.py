@@ -14,6 +14,8 @@ n_candidates       candidates per query; the largest number where folds differ
 n_candidates_min   the smallest number where folds differ
 n_folds            folds the queries come from
 decoder            ridge, ...; ``selected``: chosen per fold; ``prior``: training frequency alone
+control            "" for a decoder; ``prior``; ``noise``: the decoder was given noise in place
+                   of the test windows; ``probe``: what its predictions tell of the recording
 embedding, target  table of ``[embed]`` and target of ``[plan.stimuli]``
 split              what was held out: run, session, subject, stimulus, category, time, or
                    ``category pairs`` (zero-shot)
@@ -61,6 +63,9 @@ pair_accuracy            share of comparisons of the true stimulus with one othe
                          ``1 - normalized_rank``
 event_pair_accuracy      zero-shot only: ``pair_accuracy`` of single test events
 top1_of_300, ...         top-k among so many candidates, the others being sampled
+probe_run,               balanced accuracy of a linear probe for run, session and third of the run,
+probe_session,           given the predictions of one fold and person (n_candidates: labels)
+probe_third_of_run
 auc                      two candidates: area under the ROC curve of the difference of their
                          scores, within fold and person
 =======================  ========================================================================

@@ -218,6 +218,7 @@ def _common(
         "n_candidates_min": 2,
         "n_folds": len({tuple(p) for p in weights.pairs.tolist()}),
         "decoder": "ridge",
+        "control": "",
         "embedding": name,
         "prompt_set": name,
         "target": target,

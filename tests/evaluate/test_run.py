@@ -27,7 +27,7 @@ FIELDS = {
     "n_candidates", "n_candidates_min", "n_folds", "decoder", "embedding", "target", "split",
     "subject", "data_origin", "null", "bootstrap_unit", "protocol", "candidates", "aggregate",
     "n_averaged", "n_averaged_min", "direction", "draws", "draws_mean", "draws_low", "draws_high",
-    "leaks",
+    "leaks", "control",
 }  # fmt: skip
 
 
