@@ -12,6 +12,11 @@ import pandas as pd
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.evaluate.aggregation import Asked, ask, check_unit
+from braindecode_pipe.evaluate.contrasts import (
+    compare_decoders,
+    comparison_records,
+    time_clusters,
+)
 from braindecode_pipe.evaluate.metrics import metrics_for
 from braindecode_pipe.evaluate.predictions import (
     FoldPrediction,
@@ -34,6 +39,7 @@ from braindecode_pipe.evaluate.records import (
     null_dataset,
     plain,
 )
+from braindecode_pipe.evaluate.reliability import ceilings
 from braindecode_pipe.evaluate.retrieval import Retrieval, retrieve
 from braindecode_pipe.evaluate.scoring import averaging_curve, score
 from braindecode_pipe.evaluate.tasks import (
@@ -121,7 +127,10 @@ def run(
     ``items`` (one row per query and decoder), ``null(decoder, metric, permutation)``,
     ``confusion(decoder, true, predicted)`` where there are at most 50 stimuli (else of their
     categories, if any), the table ``averaging`` (scores by the number of trials averaged, from
-    single trials on) where queries are averages, and the attributes ``verdict``, ``test_hash``,
+    single trials on) where queries are averages, ``comparisons`` (pairs of decoders on the same
+    queries), ``clusters`` (windows of a decoder above chance along time), ``ceiling`` (correlation
+    of averaged predictions with their targets beside its noise ceiling, where stimuli repeat), and
+    the attributes ``verdict``, ``test_hash``,
     ``scored`` (the headline of every decoder, for the ledger) and ``selected`` (fold -> decoder).
 
     Beside the decoders stand ``selected``, where every fold has inner scores, ``prior``, which
@@ -175,6 +184,10 @@ def run(
         [fold.items.assign(decoder=d) for d, folds in reported.items() for fold in folds],
         ignore_index=True,
     )
+    compared = compare_decoders(items, decoders, section)
+    asked = {k: getattr(protocol, k) for k in ("candidates", "aggregate")}
+    asked["protocol"] = protocol.name
+    records += comparison_records(compared, items, section, asked | describe)
     headline = SELECTED if chosen else decoders[0]
     people = plan.events.set_index("event")["subject"]
     n_subjects = len({s for part in found.values() for s in people.loc[part.events]})
@@ -202,6 +215,14 @@ def run(
     if protocol.aggregate != "none":
         averaged = {d: part.averaged for d, part in scored.items()}
         groups["averaging"] = table_to_dataset(averaging_curve(averaged, protocol), "row")
+    tables = {
+        "comparisons": compared,
+        "clusters": time_clusters(items, decoders, section),
+        "ceiling": ceilings(
+            {d: p.parts for d, p in scored.items() if not p.control}, embedding, plan, section.seed
+        ),
+    }
+    groups |= {name: table_to_dataset(t, "row") for name, t in tables.items() if len(t)}
     write_store(out, groups, attrs=plain(attrs), files={"metrics.json": metrics_json(records)})
 
 

@@ -63,6 +63,9 @@ pair_accuracy            share of comparisons of the true stimulus with one othe
                          ``1 - normalized_rank``
 event_pair_accuracy      zero-shot only: ``pair_accuracy`` of single test events
 top1_of_300, ...         top-k among so many candidates, the others being sampled
+paired_difference        mean difference of ``pair_accuracy`` between two decoders on the same
+                         queries (``decoder`` is ``a - b``), with the further field ``q_value``:
+                         false discovery rate over all pairs
 probe_run,               balanced accuracy of a linear probe for run, session and third of the run,
 probe_session,           given the predictions of one fold and person (n_candidates: labels)
 probe_third_of_run

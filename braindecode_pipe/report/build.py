@@ -7,6 +7,7 @@ from pathlib import Path
 
 from braindecode_pipe.errors import SchemaError
 from braindecode_pipe.report import ReportInputs, wording
+from braindecode_pipe.report.controls import controls_section
 from braindecode_pipe.report.data import audit_section, data_section, ledger_section, page_name
 from braindecode_pipe.report.document import (
     Failed,
@@ -75,6 +76,7 @@ def study_page(study: Study) -> Page:
     makers = (
         ("verdict", "Verdict", verdict_section),
         ("results", "Results", results_section),
+        ("controls", "Controls and comparisons", controls_section),
         ("people", "People and folds", people_section),
         ("learning", "Learning curves", learning_section),
         ("maps", "Sensors and brain", maps_section),

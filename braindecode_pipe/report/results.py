@@ -25,11 +25,6 @@ from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study, of_whole
 from braindecode_pipe.report.variants import seeds_table, time_curves
 
 MAX_CONFUSION = 50
-_CONTROLS = (
-    "Controls should lie at chance: a decoder that is given noise knows the stimuli's statistics "
-    "alone; a probe that tells run, session or time of the run from predictions says that they "
-    "hold something of when they were recorded."
-)
 
 
 def verdict_section(study: Study) -> Section:
@@ -176,10 +171,6 @@ def results_table(evaluation: Evaluation) -> Iterator[Block]:
     main = [r for r in records if r["metric"] == metric]
     decoders = [r for r in main if not r.get("control")]
     yield record_table(decoders, f"{wording.metric_name(metric)} of every decoder")
-    probes = [r for r in records if r.get("control") == "probe"]
-    if controls := [r for r in main if r.get("control")] + probes:
-        yield record_table(controls, "Controls")
-        yield Text(_CONTROLS, "note")
     chosen = Counter(evaluation.attrs.get("selected", {}).values())
     if chosen:
         text = ", ".join(
