@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from braindecode_pipe.evaluate.queries import (
 from braindecode_pipe.evaluate.records import (
     confusion_dataset,
     hash_test_items,
+    ledger_entry,
     metrics_json,
     null_dataset,
     plain,
@@ -174,20 +175,17 @@ def run(
     fields = {part.decoder: describe(part) for part in found.values()}
     records, nulls = _measure(study, scored, fields)
     told = [d for d, part in scored.items() if not part.control]
-    entries = [_ledger_entry(headline_record(records, d)) for d in told]
+    entries = [ledger_entry(headline_record(records, d)) for d in told]
     records += over_seeds(records, found.values())
     # Of pieces the records are kept, which make a curve; not every query of every one.
-    for piece in labels_of(found.values(), "piece"):
+    pieces = labels_of(found.values(), "piece")
+    clusters = time_clusters(found.values(), _items(scored, pieces), section)
+    for piece in pieces:
         del scored[piece], nulls[piece]
     reported = {decoder: part.folds for decoder, part in scored.items() if not part.control}
-    items = pd.concat(
-        [fold.items.assign(decoder=d) for d, folds in reported.items() for fold in folds],
-        ignore_index=True,
-    )
+    items = _items(scored, reported)
     compared = compare_decoders(items, decoders, section)
-    asked = {k: getattr(protocol, k) for k in ("candidates", "aggregate")}
-    asked["protocol"] = protocol.name
-    records += comparison_records(compared, items, section, asked | describe)
+    records += comparison_records(compared, items, section, protocol, shared)
     headline = SELECTED if chosen else decoders[0]
     people = plan.events.set_index("event")["subject"]
     n_subjects = len({s for part in found.values() for s in people.loc[part.events]})
@@ -202,7 +200,7 @@ def run(
         "scored": entries,
         "selected": {str(plan.folds["fold"].iloc[f]): d for f, d in chosen.items()},
         "candidates": protocol.candidates,
-        "protocol": _protocol_attrs(protocol),
+        "protocol": protocol.attrs(),
         "n_folds": len(tasks),
         "leaks": list(leaks),
     }
@@ -217,13 +215,19 @@ def run(
         groups["averaging"] = table_to_dataset(averaging_curve(averaged, protocol), "row")
     tables = {
         "comparisons": compared,
-        "clusters": time_clusters(items, decoders, section),
+        "clusters": clusters,
         "ceiling": ceilings(
             {d: p.parts for d, p in scored.items() if not p.control}, embedding, plan, section.seed
         ),
     }
     groups |= {name: table_to_dataset(t, "row") for name, t in tables.items() if len(t)}
     write_store(out, groups, attrs=plain(attrs), files={"metrics.json": metrics_json(records)})
+
+
+def _items(scored: Mapping[str, _Scored], decoders: Iterable[str]) -> pd.DataFrame:
+    """One row per query and decoder."""
+    tables = [fold.items.assign(decoder=d) for d in decoders for fold in scored[d].folds]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _check_sampling(protocol: Protocol, tasks: Mapping[int, FoldTask]) -> None:
@@ -236,10 +240,6 @@ def _check_sampling(protocol: Protocol, tasks: Mapping[int, FoldTask]) -> None:
             remedy="choose another protocol or a smaller n_way; a number among fewer candidates "
             "could not be put beside the paper's",
         )
-
-
-def _protocol_attrs(protocol: Protocol) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(protocol).items()}
 
 
 def _measure(
@@ -270,12 +270,9 @@ def _measure(
                 study.section,
                 together=study.together or averaged or not forward,
                 subjects=subjects,
-                describe={
-                    "decoder": decoder,
-                    "control": part.control,
-                    **study.describe,
-                    **fields.get(decoder, {}),
-                },
+                describe={"decoder": decoder, "control": part.control}
+                | study.describe
+                | fields.get(decoder, {}),
                 protocol=study.protocol,
                 direction=direction,
             )
@@ -400,16 +397,3 @@ def _sizes(asked: Asked) -> list[int]:
     """Trials per query of the averaging curve: 1, 2, 4, ... and all."""
     most = int(asked.table["n_averaged"].max())
     return sorted({2**i for i in range(most.bit_length()) if 2**i < most} | {1, most})
-
-
-def _ledger_entry(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "decoder": record["decoder"],
-        "metric": record["metric"],
-        "value": record["value"],
-        "n": record["n_queries"],
-        "n_candidates": record["n_candidates"],
-        "candidates": record["candidates"],
-        "aggregate": record["aggregate"],
-        **({"leaks": record["leaks"]} if record["leaks"] else {}),
-    }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -11,10 +10,11 @@ import pandas as pd
 
 from braindecode_pipe.evaluate.clusters import cluster_test, false_discovery
 from braindecode_pipe.evaluate.comparison import compare_items
+from braindecode_pipe.evaluate.predictions import FoldPrediction
+from braindecode_pipe.evaluate.protocols import Protocol
 from braindecode_pipe.recipe import EvaluateSection
 
 _UNIT = {"event": "event", "stimulus": "stimulus", "run": "recording", "subject": "subject"}
-_WINDOW = re.compile(r"(.+)@(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)$")
 METRIC = "pair_accuracy"
 COMPARED = ("a", "b", "metric", "difference", "ci_low", "ci_high", "p_value", "q_value", "n_items",
             "n_units", "unit")  # fmt: skip
@@ -54,22 +54,28 @@ def compare_decoders(
     return table[list(COMPARED)]
 
 
-def windows_of(decoders: Sequence[str]) -> dict[str, list[tuple[float, float, str]]]:
-    """Decoder -> (start, stop [s], name) of its windows, for names such as ``conv@0.00-0.25``."""
-    found: dict[str, list[tuple[float, float, str]]] = {}
-    for name in decoders:
-        if match := _WINDOW.match(name):
-            found.setdefault(match[1], []).append((float(match[2]), float(match[3]), name))
-    return {base: sorted(windows) for base, windows in found.items() if len(windows) > 1}
+def windows_of(found: Iterable[FoldPrediction]) -> dict[str, list[tuple[float, float, str]]]:
+    """Decoder -> (begin, end [s], label) of the pieces of its window, where there are several."""
+    pieces: dict[str, set[tuple[float, float, str]]] = {}
+    for part in found:
+        if part.role == "piece" and part.window is not None and part.window[1] is not None:
+            begin, end = part.window
+            pieces.setdefault(part.base, set()).add((float(begin), float(end), part.decoder))
+    return {base: sorted(windows) for base, windows in pieces.items() if len(windows) > 1}
 
 
 def time_clusters(
-    items: pd.DataFrame, decoders: Sequence[str], section: EvaluateSection
+    found: Iterable[FoldPrediction], items: pd.DataFrame, section: EvaluateSection
 ) -> pd.DataFrame:
     """When a decoder of short windows is above chance: clusters of neighbouring windows.
 
     ``pair_accuracy`` per unit and window, against .5. Units are people where there are at least
     six, so that flipping signs can reach p = .05 with room to spare; else stimuli.
+
+    Parameters
+    ----------
+    found : predictions; those of pieces count
+    items : queries of the pieces, one row each, by ``decoder``
 
     Returns
     -------
@@ -78,7 +84,7 @@ def time_clusters(
         those without significance among them
     """
     rows = []
-    for base, windows in windows_of(decoders).items():
+    for base, windows in windows_of(found).items():
         unit = "subject" if items["subject"].nunique() >= 6 else "stimulus"
         curves = []
         for _, _, name in windows:
@@ -101,7 +107,11 @@ def time_clusters(
 
 
 def comparison_records(
-    table: pd.DataFrame, items: pd.DataFrame, section: EvaluateSection, describe: Mapping[str, Any]
+    table: pd.DataFrame,
+    items: pd.DataFrame,
+    section: EvaluateSection,
+    protocol: Protocol,
+    describe: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """The comparisons as records of ``metrics.json``, with the metric ``paired_difference``."""
     records = []
@@ -124,6 +134,9 @@ def comparison_records(
                 "subject": "all",
                 "null": f"signs of whole {row['unit']}s flipped, {row['n_units']} of them",
                 "bootstrap_unit": section.bootstrap_unit,
+                "protocol": protocol.name,
+                "candidates": protocol.candidates,
+                "aggregate": protocol.aggregate,
                 "n_averaged": int(own["n_averaged"].max()),
                 "n_averaged_min": int(own["n_averaged"].min()),
                 "direction": "query",

@@ -50,23 +50,31 @@ def test_other_queries_are_not_compared():
     assert compare_decoders(items, ["a", "b"], EvaluateSection()).empty
 
 
-def test_names_of_windows():
-    names = ["conv", "conv@0.25-0.50", "conv@-0.10-0.00", "ridge@0.0-0.1", "conv@late"]
-    assert windows_of(names) == {
-        "conv": [(-0.1, 0.0, "conv@-0.10-0.00"), (0.25, 0.5, "conv@0.25-0.50")]
+def piece(base, begin, end, role="piece"):
+    label = f"{base}.t{begin:g}to{end:g}" if role == "piece" else base
+    nothing = np.empty(0)
+    return FoldPrediction(
+        label, 0, nothing, nothing, nothing, None, None, "simulated", "e", "object", base, role,
+        None, (begin, end),
+    )  # fmt: skip
+
+
+def test_windows_are_the_pieces_of_a_decoder():
+    found = [piece("conv", 0.0, 1.0, "decoder"), piece("conv", 0.25, 0.5), piece("conv", -0.1, 0.0),
+             piece("conv", 0.25, 0.5), piece("ridge", 0.0, 0.1)]  # fmt: skip
+    assert windows_of(found) == {
+        "conv": [(-0.1, 0.0, "conv.t-0.1to0"), (0.25, 0.5, "conv.t0.25to0.5")]
     }
 
 
 def test_times_above_chance_form_a_cluster():
     rng = np.random.default_rng(1)
-    times = np.arange(8) / 10
+    found = [piece("conv", t / 10, (t + 1) / 10) for t in range(8)]
     ranks = {
-        f"conv@{t:.2f}-{t + 0.1:.2f}": np.clip(
-            rng.integers(1, 12, 64) - (5 if t + 1e-9 >= 0.3 and t < 0.55 else 0), 1, 11
-        )
-        for t in times
+        part.decoder: np.clip(rng.integers(1, 12, 64) - (5 if t in (3, 4, 5) else 0), 1, 11)
+        for t, part in enumerate(found)
     }
-    table = time_clusters(items_of(ranks), list(ranks), EvaluateSection(permutations=500))
+    table = time_clusters(found, items_of(ranks), EvaluateSection(permutations=500))
     best = table.sort_values("p_value").iloc[0]
     assert (best["start"], best["stop"]) == pytest.approx((0.3, 0.6))
     assert best["p_value"] < 0.05 and (best["unit"], best["n_units"]) == ("stimulus", 8)
