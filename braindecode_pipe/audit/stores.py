@@ -191,9 +191,11 @@ def audit_trials(paths: Sequence[Path], plan: StudyPlan) -> Iterator[Finding]:
     """
     rows = {str(e): i for i, e in enumerate(plan.events["event"])}
     content: dict[int, bytes] = {}
+    divided = set(divided_recordings(plan))
     for path in paths:
         signal = open_signal(path)
-        if signal.kind != "response" or str(path.parent.name) not in divided_recordings(plan):
+        name = str(signal.attrs.get("recording", path.parent.name))
+        if signal.kind != "response" or name not in divided:
             continue
         for position, event in enumerate(map(str, signal.events)):
             if event in rows:

@@ -11,6 +11,7 @@ from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.auditing import Auditor
+from braindecode_pipe.pipeline.baselines import with_low_level
 from braindecode_pipe.pipeline.cache import FileHashes, History
 from braindecode_pipe.pipeline.consistency import check_rates
 from braindecode_pipe.pipeline.findings import event_findings
@@ -55,6 +56,7 @@ class Run:
                 "nothing is decoded without a split", expected="stages plan, preprocess, report",
                 found=until, remedy='set [split] by to something other than "none"',
             )  # fmt: skip
+        recipe = with_low_level(recipe)
         self.recipe, self.data, self.out, self.name = recipe, data, out, name
         self.executor, self.dry_run, self.progress = executor, dry_run, progress
         self.wanted = names[: names.index(until) + 1] if until else names
