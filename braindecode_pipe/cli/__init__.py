@@ -14,7 +14,7 @@ from rich.text import Text
 from braindecode_pipe import __version__
 from braindecode_pipe.cli.bids import bids, spread
 from braindecode_pipe.cli.console import console, crash_log, print_bug, print_error, show
-from braindecode_pipe.cli.leaks import audit
+from braindecode_pipe.cli.looking import ablate, audit
 from braindecode_pipe.cli.options import (
     ForceFileOption,
     JobsOption,
@@ -247,6 +247,7 @@ def verify(
 
 
 app.command(rich_help_panel=_LOOK)(audit)
+app.command(rich_help_panel=_LOOK)(ablate)
 
 
 @app.command(rich_help_panel=_LOOK)

@@ -66,8 +66,9 @@ def test_everything_that_is_promised_is_there(small_study, quick, tmp_path):
     assert first["chance"] == pytest.approx(1 / 6)
     assert first["p_value"] == pytest.approx(1 / 201)
     assert {r["subject"] for r in records(out)} == {"all", "01", "02"}
-    assert {r["decoder"] for r in records(out)} == {"ridge", "mlp", "selected", "prior"}
-    assert list_groups(out) == ["", "confusion", "items", "null"]
+    told = {"ridge", "mlp", "selected", "prior", "ridge - mlp"}
+    assert {r["decoder"] for r in records(out)} == told
+    assert list_groups(out) == ["", "comparisons", "confusion", "items", "null"]
     null = open_store(out, "null")["null"]
     assert null.dims == ("decoder", "metric", "permutation")
     top1 = null.sel(metric="top1").values
