@@ -147,3 +147,20 @@ def test_a_decoder_on_noise_stands_beside_it(small_study, tmp_path):
     assert [s["decoder"] for s in store_attrs(outs[True])["scored"]] == ["ridge"]
     assert store_attrs(outs[True])["verdict"] == store_attrs(outs[False])["verdict"]
     assert {r["control"] for r in records(outs[False])} == {"", "prior"}
+
+
+def test_f42_a_decoder_that_noise_serves_as_well_is_no_evidence(small_study, tmp_path):
+    """Predictions that do not depend on the input: the scores are those of the decoder on noise."""
+    study = small_study(n_stimuli=8, n_runs=2, repeats=4, n_subjects=1, by="stimulus")
+    paths = study.predict("ridge", 2.0)
+    for path in paths:
+        same = lambda d: d["prediction"].values.copy()  # noqa: E731
+        rewritten(path, same, noise=same)
+    verdicts = []
+    for number, controls in enumerate((["noise"], [])):
+        section = EvaluateSection(bootstrap=100, permutations=99, controls=controls)
+        out = tmp_path / f"{number}.zarr"
+        evaluate.run(section, "objects", study.plan, paths, study.embedding(), out)
+        verdicts.append(store_attrs(out)["verdict"])
+    assert [v["evidence"] for v in verdicts] == ["no evidence", "evidence"]
+    assert "the same decoder given noise" in verdicts[0]["text"]
