@@ -8,7 +8,7 @@ found, not that there can be no other leak.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from braindecode_pipe.audit.findings import (
     Check,
     Finding,
     check_names,
+    finding,
     refuse,
     worst_first,
 )
@@ -30,7 +31,7 @@ from braindecode_pipe.audit.stores import (
     audit_scopes,
     audit_trials,
 )
-from braindecode_pipe.errors import MissingFileError
+from braindecode_pipe.errors import MissingFileError, StoreError
 from braindecode_pipe.evaluate.ledger import read
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import is_committed, store_attrs
@@ -104,19 +105,29 @@ def audit_stores(
     findings: list[Finding] = []
     recordings = stores.pop("preprocess", [])
     for path in recordings:
-        findings += audit_recording(path, plan, extent)
+        findings += _readable(path, audit_recording, plan, extent)
     findings += audit_trials(recordings, plan)
     for path in stores.pop("embed", []):
-        findings += audit_embedding(path, plan)
+        findings += _readable(path, audit_embedding, plan)
     for stage in ("plan", "evaluate", "report"):
         stores.pop(stage, None)
     for path in (path for paths in stores.values() for path in paths):
-        if store_attrs(path).get("kind") == "prediction":
-            findings += audit_prediction(path, plan)
-        else:
-            findings += audit_scopes(path, plan)
-        findings += audit_extents(path, plan, extent)
+        findings += _readable(path, _audit_fitted, plan)
+        findings += _readable(path, audit_extents, plan, extent)
     return findings
+
+
+def _audit_fitted(path: Path, plan: StudyPlan) -> Iterable[Finding]:
+    is_prediction = store_attrs(path).get("kind") == "prediction"
+    return audit_prediction(path, plan) if is_prediction else audit_scopes(path, plan)
+
+
+def _readable(path: Path, check: Callable[..., Iterable[Finding]], *rest: Any) -> list[Finding]:
+    """Findings of a check; of a damaged store that it is. What needs the store fails by itself."""
+    try:
+        return list(check(path, *rest))
+    except StoreError as error:
+        return [finding("unreadable", "", error.message, [path.parent.name])]
 
 
 def _record(out: Path) -> dict[str, Any]:

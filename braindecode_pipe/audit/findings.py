@@ -59,6 +59,7 @@ _TABLE = (
     Check("normalizer", "error", "an embedding was normalised on stimuli that training did not "
           "show"),
     Check("near-duplicates", "warning", "stimuli on both sides have nearly the same embedding"),
+    Check("unreadable", "warning", "a store is damaged, and could not be audited"),
     # --- what was scored ---
     Check("fold", "error", "a decoder of a fold that the plan does not have was scored"),
     Check("tested-events", "error", "events that the fold does not test were scored"),

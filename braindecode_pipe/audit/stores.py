@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from braindecode_pipe.audit.findings import Finding, finding
+from braindecode_pipe.errors import StoreError
 from braindecode_pipe.evaluate.predictions import fold_number
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits import (
@@ -193,15 +195,10 @@ def audit_trials(paths: Sequence[Path], plan: StudyPlan) -> Iterator[Finding]:
     content: dict[int, bytes] = {}
     divided = set(divided_recordings(plan))
     for path in paths:
-        signal = open_signal(path)
-        name = str(signal.attrs.get("recording", path.parent.name))
-        if signal.kind != "response" or name not in divided:
-            continue
-        for position, event in enumerate(map(str, signal.events)):
-            if event in rows:
-                values = np.ascontiguousarray(signal.read_events([position]))
-                if values.any() and np.isfinite(values).all():
-                    content[rows[event]] = blake2b(values.tobytes(), digest_size=16).digest()
+        # A damaged store fails by itself, where it is needed.
+        with suppress(StoreError):
+            if str(store_attrs(path).get("recording", path.parent.name)) in divided:
+                content |= {rows[e]: h for e, h in _trial_hashes(path) if e in rows}
     ids = plan.events["event"].astype(str).to_numpy()
     for fold, name in enumerate(plan.folds["fold"].astype(str)):
         fitted = np.flatnonzero(np.isin(plan.role[fold], _FITTED))
@@ -211,6 +208,15 @@ def audit_trials(paths: Sequence[Path], plan: StudyPlan) -> Iterator[Finding]:
         if met:
             yield finding("copied-trials", name, "tested trials hold the samples of trained ones",
                           met)  # fmt: skip
+
+
+def _trial_hashes(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Events of a response with the hash of their samples; trials of zeros or NaN have none."""
+    signal = open_signal(path)
+    for position, event in enumerate(() if signal.kind != "response" else signal.events):
+        values = np.ascontiguousarray(signal.read_events([position]))
+        if values.any() and np.isfinite(values).all():
+            yield str(event), blake2b(values.tobytes(), digest_size=16).digest()
 
 
 def audit_ledger(

@@ -250,3 +250,15 @@ def test_names_of_leaks_are_checked():
     with pytest.raises(InputError, match="recordings"):
         check_names(["everything"])
     assert all(check.severity in ("error", "warning") for check in CHECKS.values())
+
+
+def test_a_damaged_store_is_told_and_stops_nothing_else(tmp_path, by_run):
+    prediction(tmp_path, by_run, selection_scope=by_run.scope(0, ("test",)).hash())
+    prediction(tmp_path, by_run, stage="other")
+    store = tmp_path / "other" / "e_atm_fold-0" / "k.zarr"
+    for file in store.rglob("*"):
+        if file.is_file() and "event" in file.parts:
+            file.write_bytes(b"\0" * file.stat().st_size)
+    findings = found(audit(tmp_path))
+    assert set(findings) == {"selection", "unreadable"}
+    assert findings["unreadable"].names == ("e_atm_fold-0",)
