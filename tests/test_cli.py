@@ -22,8 +22,8 @@ from braindecode_pipe.store import write_store
 
 COMMANDS = (
     "init", "demo", "check", "run", "plan", "preprocess", "embed", "train", "evaluate", "report",
-    "bids", "config", "schema", "inspect", "verify", "audit", "doctor", "fetch", "simulate",
-    "clean",
+    "bids", "config", "schema", "inspect", "verify", "audit", "ablate", "doctor", "fetch",
+    "simulate", "clean",
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_run_passes_everything_on(in_folder, pipeline_run):
     options = (
         "--data d --set evaluate.bootstrap=7 --jobs 2 --scheduler tcp://h:1 --from embed "
         "--until train --force embed --force train --dry-run --break-lock --ledger books --quiet "
-        "--tensorboard curves"
+        "--tensorboard curves --allow-leak time"
     )
     code = main(["run", "faces.toml", *options.split()])
     assert code == 0
@@ -100,7 +100,7 @@ def test_run_passes_everything_on(in_folder, pipeline_run):
     assert pipeline_run.options == {
         "jobs": 2, "scheduler": "tcp://h:1", "start": "embed", "until": "train",
         "force": ("embed", "train"), "dry_run": True, "break_lock": True, "ledger": Path("books"),
-        "quiet": True, "tensorboard": Path("curves"),
+        "quiet": True, "tensorboard": Path("curves"), "allow_leaks": ("time",),
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from braindecode_pipe import __version__
 from braindecode_pipe.cli.bids import bids, spread
 from braindecode_pipe.cli.console import console, crash_log, print_bug, print_error, show
+from braindecode_pipe.cli.looking import ablate, audit
 from braindecode_pipe.cli.options import (
     ForceFileOption,
     JobsOption,
@@ -245,20 +246,8 @@ def verify(
     raise typer.Exit(1 if damaged else 0)
 
 
-@app.command(rich_help_panel=_LOOK)
-def audit(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run")],
-) -> None:
-    """Look for leaks between training and test in a finished run."""
-    from braindecode_pipe.audit import audit as find_leaks
-    from braindecode_pipe.inspect import findings_table
-
-    findings = find_leaks(run_folder)
-    if findings:
-        console().print(findings_table(findings))
-    else:
-        console().print("No leak found.", style="green")
-    raise typer.Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+app.command(rich_help_panel=_LOOK)(audit)
+app.command(rich_help_panel=_LOOK)(ablate)
 
 
 @app.command(rich_help_panel=_LOOK)

@@ -60,6 +60,14 @@ LedgerOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where the list of configurations ever scored is kept"),
 ]
+AllowLeakOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-leak",
+        metavar="NAME",
+        help="Go on with a leak of this name, and mark every number with it",
+    ),
+]
 TensorboardOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Write the learning curves of networks for TensorBoard"),

@@ -12,6 +12,7 @@ import typer
 
 from braindecode_pipe.cli.console import crash_log, show
 from braindecode_pipe.cli.options import (
+    AllowLeakOption,
     BreakLockOption,
     DataOption,
     DryRunOption,
@@ -64,6 +65,7 @@ def run(
     break_lock: BreakLockOption = False,
     ledger: LedgerOption = None,
     tensorboard: TensorboardOption = None,
+    allow_leak: AllowLeakOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a whole study: from recordings to a report."""
@@ -83,6 +85,7 @@ def run(
         break_lock=break_lock,
         ledger=ledger,
         tensorboard=tensorboard,
+        allow_leaks=tuple(allow_leak or ()),
         quiet=quiet,
     )
 
@@ -101,11 +104,12 @@ def stage_command(stage: Stage) -> Callable[..., None]:
         dry_run: DryRunOption = False,
         break_lock: BreakLockOption = False,
         ledger: LedgerOption = None,
+        allow_leak: AllowLeakOption = None,
         quiet: QuietOption = False,
     ) -> None:
         run(
             recipe, data, out, overrides, jobs, scheduler, None, stage, force, dry_run, break_lock,
-            ledger, None, quiet,
+            ledger, None, allow_leak, quiet,
         )  # fmt: skip
 
     command.__doc__ = f"{_DOES[stage]} (run until this stage)."
@@ -124,6 +128,7 @@ def train(
     break_lock: BreakLockOption = False,
     ledger: LedgerOption = None,
     tensorboard: TensorboardOption = None,
+    allow_leak: AllowLeakOption = None,
     quiet: QuietOption = False,
     slurm: Annotated[
         bool, typer.Option("--slurm", help="Print a script for sbatch that does this, and end")
@@ -143,7 +148,7 @@ def train(
     if not slurm:
         run(
             recipe, data, out, overrides, jobs, scheduler, None, Stage.train, force, dry_run,
-            break_lock, ledger, tensorboard, quiet,
+            break_lock, ledger, tensorboard, allow_leak, quiet,
         )  # fmt: skip
         return
     from braindecode_pipe.cli.slurm import sbatch_script
@@ -161,6 +166,8 @@ def train(
         command += ["--set", override]
     for stage in force or ():
         command += ["--force", stage.value]
+    for leak in allow_leak or ():
+        command += ["--allow-leak", leak]
     text = sbatch_script(
         [*command, "--quiet"],
         name=study.study.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,18 @@ import pandas as pd
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.evaluate.aggregation import Asked, ask, check_unit
+from braindecode_pipe.evaluate.contrasts import (
+    compare_decoders,
+    comparison_records,
+    time_clusters,
+)
 from braindecode_pipe.evaluate.metrics import metrics_for
 from braindecode_pipe.evaluate.predictions import (
     FoldPrediction,
     choose_decoders,
     read_prediction,
 )
+from braindecode_pipe.evaluate.probe import probe_records
 from braindecode_pipe.evaluate.protocols import Protocol, protocol_of
 from braindecode_pipe.evaluate.queries import (
     ScoredFold,
@@ -29,10 +35,12 @@ from braindecode_pipe.evaluate.queries import (
 from braindecode_pipe.evaluate.records import (
     confusion_dataset,
     hash_test_items,
+    ledger_entry,
     metrics_json,
     null_dataset,
     plain,
 )
+from braindecode_pipe.evaluate.reliability import ceilings
 from braindecode_pipe.evaluate.retrieval import Retrieval, retrieve
 from braindecode_pipe.evaluate.scoring import averaging_curve, score
 from braindecode_pipe.evaluate.tasks import (
@@ -57,15 +65,22 @@ __all__ = ["Retrieval", "hash_test_items", "metrics_json", "retrieve", "run", "r
 
 SELECTED = "selected"
 PRIOR = "prior"
+NOISE = "noise"
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """Folds of one decoder in both directions, and by how many trials are averaged."""
+    """Folds of one decoder in both directions, and by how many trials are averaged.
+
+    ``parts`` are the predictions, ``control`` says what stands in place of a decoder that saw the
+    brain: "", prior or noise.
+    """
 
     folds: list[ScoredFold]
     backward: list[ScoredFold]
     averaged: dict[int, list[ScoredFold]]
+    parts: list[FoldPrediction]
+    control: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,7 @@ def run(
     out: Path,
     *,
     split: str = "",
+    leaks: Sequence[str] = (),
 ) -> None:
     """Score all decoders of one embedding table and write the evaluation store.
 
@@ -103,6 +119,8 @@ def run(
     out : path of the store to write
     split : ``[split] by``, for the records; default: "stimulus" where training has shown none of
         the tested stimuli, else "run"
+    leaks : names of leaks that were found and allowed: they stand in every record, in the verdict
+        and in the ledger
 
     Notes
     -----
@@ -110,12 +128,17 @@ def run(
     ``items`` (one row per query and decoder), ``null(decoder, metric, permutation)``,
     ``confusion(decoder, true, predicted)`` where there are at most 50 stimuli (else of their
     categories, if any), the table ``averaging`` (scores by the number of trials averaged, from
-    single trials on) where queries are averages, and the attributes ``verdict``, ``test_hash``,
+    single trials on) where queries are averages, ``comparisons`` (pairs of decoders on the same
+    queries), ``clusters`` (windows of a decoder above chance along time), ``ceiling`` (correlation
+    of averaged predictions with their targets beside its noise ceiling, where stimuli repeat), and
+    the attributes ``verdict``, ``test_hash``,
     ``scored`` (the headline of every decoder, for the ledger) and ``selected`` (fold -> decoder).
 
     Beside the decoders stand ``selected``, where every fold has inner scores, ``prior``, which
     knows only how often training showed each candidate, and further seeds of networks, summed up
     as well. Pieces of the window have records only. Neither are selected from.
+    ``[evaluate] controls`` adds every decoder on noise, where its predictions of noise are stored,
+    and a probe of its predictions for run, session and time of run.
 
     Raises
     ------
@@ -145,21 +168,24 @@ def run(
         "data_origin": origin,
         "embedding": name,
         "target": target,
+        "leaks": list(leaks),
     }
     study = _Study(section, protocol, plan, names, tasks, together, shared)
     scored, chosen = _score_all(study, found, decoders, embedding)
     fields = {part.decoder: describe(part) for part in found.values()}
     records, nulls = _measure(study, scored, fields)
-    entries = [_ledger_entry(headline_record(records, d)) for d in scored if d != PRIOR]
+    told = [d for d, part in scored.items() if not part.control]
+    entries = [ledger_entry(headline_record(records, d)) for d in told]
     records += over_seeds(records, found.values())
     # Of pieces the records are kept, which make a curve; not every query of every one.
-    for piece in labels_of(found.values(), "piece"):
+    pieces = labels_of(found.values(), "piece")
+    clusters = time_clusters(found.values(), _items(scored, pieces), section)
+    for piece in pieces:
         del scored[piece], nulls[piece]
-    reported = {decoder: part.folds for decoder, part in scored.items() if decoder != PRIOR}
-    items = pd.concat(
-        [fold.items.assign(decoder=d) for d, folds in reported.items() for fold in folds],
-        ignore_index=True,
-    )
+    reported = {decoder: part.folds for decoder, part in scored.items() if not part.control}
+    items = _items(scored, reported)
+    compared = compare_decoders(items, decoders, section)
+    records += comparison_records(compared, items, section, protocol, shared)
     headline = SELECTED if chosen else decoders[0]
     people = plan.events.set_index("event")["subject"]
     n_subjects = len({s for part in found.values() for s in people.loc[part.events]})
@@ -169,13 +195,14 @@ def run(
         "data_origin": origin,
         "embedding": name,
         "target": target,
-        "verdict": verdict(records, headline, list(names.label.values()), n_subjects),
+        "verdict": verdict(records, headline, list(names.label.values()), n_subjects, leaks),
         "test_hash": hash_test_items(plan, target),
         "scored": entries,
         "selected": {str(plan.folds["fold"].iloc[f]): d for f, d in chosen.items()},
         "candidates": protocol.candidates,
-        "protocol": _protocol_attrs(protocol),
+        "protocol": protocol.attrs(),
         "n_folds": len(tasks),
+        "leaks": list(leaks),
     }
     groups = {"items": table_to_dataset(items, "item")}
     if section.permutations:
@@ -186,7 +213,21 @@ def run(
     if protocol.aggregate != "none":
         averaged = {d: part.averaged for d, part in scored.items()}
         groups["averaging"] = table_to_dataset(averaging_curve(averaged, protocol), "row")
+    tables = {
+        "comparisons": compared,
+        "clusters": clusters,
+        "ceiling": ceilings(
+            {d: p.parts for d, p in scored.items() if not p.control}, embedding, plan, section.seed
+        ),
+    }
+    groups |= {name: table_to_dataset(t, "row") for name, t in tables.items() if len(t)}
     write_store(out, groups, attrs=plain(attrs), files={"metrics.json": metrics_json(records)})
+
+
+def _items(scored: Mapping[str, _Scored], decoders: Iterable[str]) -> pd.DataFrame:
+    """One row per query and decoder."""
+    tables = [fold.items.assign(decoder=d) for d in decoders for fold in scored[d].folds]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _check_sampling(protocol: Protocol, tasks: Mapping[int, FoldTask]) -> None:
@@ -199,10 +240,6 @@ def _check_sampling(protocol: Protocol, tasks: Mapping[int, FoldTask]) -> None:
             remedy="choose another protocol or a smaller n_way; a number among fewer candidates "
             "could not be put beside the paper's",
         )
-
-
-def _protocol_attrs(protocol: Protocol) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(protocol).items()}
 
 
 def _measure(
@@ -233,13 +270,18 @@ def _measure(
                 study.section,
                 together=study.together or averaged or not forward,
                 subjects=subjects,
-                describe={"decoder": decoder, **study.describe, **fields.get(decoder, {})},
+                describe={"decoder": decoder, "control": part.control}
+                | study.describe
+                | fields.get(decoder, {}),
                 protocol=study.protocol,
                 direction=direction,
             )
             records += own
             nulls[decoder] |= null
             better |= {metric.name: metric.larger_is_better for metric in metrics}
+        if "probe" in study.section.controls and _controlled(part):
+            name = {"decoder": f"probe of {decoder}", "control": "probe"}
+            records += probe_records(study.section, part.parts, study.plan, study.describe | name)
     add_curve_p([r for r in records if "window_centre" in r], nulls, better)
     return records, nulls
 
@@ -287,31 +329,45 @@ def _score_all(
     vectors = np.asarray(dataset["embedding"].values)
     vectors = vectors.reshape(len(vectors), -1)
     position = {str(s): i for i, s in enumerate(dataset["stimulus"].values)}
-    done = {
-        (decoder, fold): _score_one(
-            study, part, candidate_vectors(part, study.tasks[fold], vectors, position)
-        )
-        for (decoder, fold), part in found.items()
-    }
-    gather = lambda parts: _gather(list(parts))  # noqa: E731
+    vectors_of = lambda part: candidate_vectors(  # noqa: E731
+        part, study.tasks[part.fold], vectors, position
+    )
+    done = {key: _score_one(study, part, vectors_of(part)) for key, part in found.items()}
     labels = dict.fromkeys([*decoders, *(label for label, _ in found)])
-    scored = {d: gather(done[d, f] for f in study.tasks if (d, f) in done) for d in labels}
+    scored = {d: _gather([done[d, f] for f in study.tasks if (d, f) in done]) for d in labels}
     chosen = choose_decoders(found, decoders) if len(decoders) > 1 else {}
     if chosen:
-        scored[SELECTED] = gather(done[chosen[f], f] for f in study.tasks)
-    scored[PRIOR] = gather(
-        _score_one(study, next(found[d, f] for d in labels if (d, f) in found), None)
-        for f in study.tasks
+        scored[SELECTED] = _gather([done[chosen[f], f] for f in study.tasks])
+    scored[PRIOR] = _gather(
+        [
+            _score_one(study, next(found[d, f] for d in labels if (d, f) in found), None)
+            for f in study.tasks
+        ],
+        PRIOR,
     )
+    for decoder in list(scored) if NOISE in study.section.controls else ():
+        parts = scored[decoder].parts
+        if _controlled(scored[decoder]) and all(part.noise is not None for part in parts):
+            fed = [replace(part, values=part.noise) for part in parts]
+            scored[f"{decoder} on noise"] = _gather(
+                [_score_one(study, part, vectors_of(part)) for part in fed], NOISE
+            )
     return scored, chosen
 
 
-def _gather(parts: Sequence[_Scored]) -> _Scored:
+def _controlled(scored: _Scored) -> bool:
+    """Whether controls belong beside it: a decoder, of its first seed and on the whole window."""
+    return not scored.control and all(part.role == "decoder" for part in scored.parts)
+
+
+def _gather(parts: Sequence[_Scored], control: str = "") -> _Scored:
     sizes = sorted({n for part in parts for n in part.averaged})
     return _Scored(
         [fold for part in parts for fold in part.folds],
         [fold for part in parts for fold in part.backward],
         {n: [f for part in parts for f in part.averaged.get(n, [])] for n in sizes},
+        [p for part in parts for p in part.parts],
+        control,
     )
 
 
@@ -334,22 +390,10 @@ def _score_one(study: _Study, part: FoldPrediction, vectors: np.ndarray | None) 
             single = replace(protocol, aggregate="none") if most == 1 else protocol
             own = ask(part, task, study.plan, single, study.together, most)
             averaged[most] = [forward(own)]
-    return _Scored(folds, backward, averaged)
+    return _Scored(folds, backward, averaged, [part])
 
 
 def _sizes(asked: Asked) -> list[int]:
     """Trials per query of the averaging curve: 1, 2, 4, ... and all."""
     most = int(asked.table["n_averaged"].max())
     return sorted({2**i for i in range(most.bit_length()) if 2**i < most} | {1, most})
-
-
-def _ledger_entry(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "decoder": record["decoder"],
-        "metric": record["metric"],
-        "value": record["value"],
-        "n": record["n_queries"],
-        "n_candidates": record["n_candidates"],
-        "candidates": record["candidates"],
-        "aggregate": record["aggregate"],
-    }

@@ -63,6 +63,7 @@ def append(
     n_candidates: int,
     candidates: str = "test",
     aggregate: str = "none",
+    leaks: Sequence[str] = (),
 ) -> bool:
     """Add one line, unless this configuration, decoder and embedding have one already.
 
@@ -75,7 +76,7 @@ def append(
     decoder, embedding : what was scored
     metric, value : the headline
     n, n_candidates : queries scored, candidates of each
-    candidates, aggregate : of the protocol, as in ``metrics.json``
+    candidates, aggregate, leaks : as in ``metrics.json``
 
     Returns
     -------
@@ -102,6 +103,7 @@ def append(
         "n_candidates": int(n_candidates),
         "candidates": candidates,
         "aggregate": aggregate,
+        **({"leaks": list(leaks)} if leaks else {}),
     }
     file = _file(folder, test_hash)
     lock = FileLock(file.with_suffix(".lock"))

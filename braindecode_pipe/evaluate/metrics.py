@@ -14,6 +14,8 @@ n_candidates       candidates per query; the largest number where folds differ
 n_candidates_min   the smallest number where folds differ
 n_folds            folds the queries come from
 decoder            ridge, ...; ``selected``: chosen per fold; ``prior``: training frequency alone
+control            "" for a decoder; ``prior``; ``noise``: the decoder was given noise in place
+                   of the test windows; ``probe``: what its predictions tell of the recording
 embedding, target  table of ``[embed]`` and target of ``[plan.stimuli]``
 split              what was held out: run, session, subject, stimulus, category, time, or
                    ``category pairs`` (zero-shot)
@@ -32,6 +34,7 @@ draws              n-way metrics only: draws of distractors behind the next thre
 draws_mean         mean score of those draws (``value`` is the limit of ever more draws)
 draws_low,         interval of the scores of single draws, at ``ci_level``
 draws_high
+leaks              names of leaks between training and test that were found and allowed; else []
 prompt_set         zero-shot only: the table of ``[embed]`` with the prompts
 base_decoder       of a further seed, of ``<decoder>.seeds`` and of a piece: the decoder's own name
 seed               of a further seed: the number
@@ -60,6 +63,12 @@ pair_accuracy            share of comparisons of the true stimulus with one othe
                          ``1 - normalized_rank``
 event_pair_accuracy      zero-shot only: ``pair_accuracy`` of single test events
 top1_of_300, ...         top-k among so many candidates, the others being sampled
+paired_difference        mean difference of ``pair_accuracy`` between two decoders on the same
+                         queries (``decoder`` is ``a - b``), with the further field ``q_value``:
+                         false discovery rate over all pairs
+probe_run,               balanced accuracy of a linear probe for run, session and third of the run,
+probe_session,           given the predictions of one fold and person (n_candidates: labels)
+probe_third_of_run
 auc                      two candidates: area under the ROC curve of the difference of their
                          scores, within fold and person
 =======================  ========================================================================

@@ -20,6 +20,7 @@ class FoldPrediction:
     """One prediction store: what one decoder predicts for the test events of one fold.
 
     ``decoder`` is a label: of ``base`` with a ``seed`` on a ``window`` [s], see ``recipe.Variant``.
+    ``noise`` is what it predicts from noise in their place, where the store holds that.
     """
 
     decoder: str
@@ -36,6 +37,7 @@ class FoldPrediction:
     role: str = "decoder"
     seed: int | None = None
     window: tuple[float, float | None] | None = None
+    noise: np.ndarray | None = None
 
 
 def fold_number(name: str | int, plan: StudyPlan) -> int | None:
@@ -99,7 +101,9 @@ def read_prediction(path: Path, plan: StudyPlan) -> FoldPrediction:
         role=str(attrs.get("role", "decoder")),
         seed=attrs.get("seed"),
         window=tuple(attrs["window"]) if "window" in attrs else None,
-    )
+        noise=np.asarray(open_store(path, "noise")["prediction"].values)
+        if "noise" in list_groups(path) else None,
+    )  # fmt: skip
 
 
 def _refuse_other_scope(

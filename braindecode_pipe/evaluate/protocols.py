@@ -58,6 +58,10 @@ class Protocol:
     n_candidates: int | None = field(default=None, compare=False)
     source: str = field(default="", compare=False)
 
+    def attrs(self) -> dict[str, object]:
+        """As attributes of a store."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+
 
 _TABLE = (
     Protocol(

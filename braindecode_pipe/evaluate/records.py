@@ -63,6 +63,20 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def ledger_entry(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ledger keeps of the record that stands for a decoder."""
+    return {
+        "decoder": record["decoder"],
+        "metric": record["metric"],
+        "value": record["value"],
+        "n": record["n_queries"],
+        "n_candidates": record["n_candidates"],
+        "candidates": record["candidates"],
+        "aggregate": record["aggregate"],
+        **({"leaks": record["leaks"]} if record["leaks"] else {}),
+    }
+
+
 def null_dataset(nulls: Mapping[str, Mapping[str, np.ndarray]], n: int) -> xr.Dataset:
     """``null(decoder, metric, permutation)``; NaN for a metric without permutations."""
     metrics = list(dict.fromkeys(m for null in nulls.values() for m in null))

@@ -13,7 +13,11 @@ _ORIGIN = {"simulated": "Simulated data: ", "mixed": "Partly simulated data: "}
 
 
 def verdict(
-    records: Sequence[Mapping[str, Any]], decoder: str, labels: Sequence[str], n_subjects: int
+    records: Sequence[Mapping[str, Any]],
+    decoder: str,
+    labels: Sequence[str],
+    n_subjects: int,
+    leaks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What the study shows, from the records of one decoder over everybody.
 
@@ -23,6 +27,7 @@ def verdict(
     decoder : ``selected``, or the first of the recipe
     labels : labels of the candidates; named in the sentence where there are two
     n_subjects : people whose queries were scored
+    leaks : names of leaks that were found and allowed
 
     Returns
     -------
@@ -35,12 +40,12 @@ def verdict(
     evidence = None
     if p is not None and not isnan(p):
         evidence = "evidence" if p <= SIGNIFICANCE else "no evidence"
-    prior = _prior_that_does_as_well(records, record)
-    if prior is not None:
+    control = _control_that_does_as_well(records, record)
+    if control is not None:
         evidence = "no evidence"
-    sentence = _sentence(record, evidence, labels, n_subjects, prior)
+    sentence = _sentence(record, evidence, labels, n_subjects, control)
     return {
-        "text": lead_in(record["data_origin"]) + sentence,
+        "text": lead_in(record["data_origin"], leaks) + sentence,
         "evidence": evidence,
         "decoder": decoder,
         "metric": record["metric"],
@@ -62,30 +67,32 @@ def headline_record(records: Sequence[Mapping[str, Any]], decoder: str) -> Mappi
     return own[headline_metric(n_candidates, own)]
 
 
-def _prior_that_does_as_well(
+def _control_that_does_as_well(
     records: Sequence[Mapping[str, Any]], record: Mapping[str, Any]
-) -> float | None:
-    """Score of the prior, which sees no brain data, where the decoder does not exceed it.
+) -> tuple[str, float] | None:
+    """What the decoder does not exceed though it sees no brain data, and its score.
 
-    A permutation null keeps the frequencies of the stimuli only on average over a run; where they
-    drift within it, frequency alone can pass as decoding.
+    The prior: a permutation null keeps the frequencies of the stimuli only on average over a run;
+    where they drift within it, frequency alone can pass as decoding. And the decoder on noise.
     """
-    found = next(
-        (
-            other["value"]
-            for other in records
-            if (other["decoder"], other["subject"]) == ("prior", "all")
-            and other["metric"] == record["metric"]
-            and other["value"] > other["chance"]
-        ),
-        None,
-    )
-    return found if found is not None and found >= record["value"] else None
+    named = {"prior": "the prior without brain data",
+             f"{record['decoder']} on noise": "the same decoder given noise"}  # fmt: skip
+    found = [
+        (named[other["decoder"]], other["value"])
+        for other in records
+        if other["decoder"] in named
+        and other["subject"] == "all"
+        and other["metric"] == record["metric"]
+        and other["value"] > other["chance"]
+        and other["value"] >= record["value"]
+    ]
+    return max(found, key=lambda pair: pair[1], default=None)
 
 
-def lead_in(data_origin: str) -> str:
-    """What every sentence about data that were not all recorded begins with."""
-    return _ORIGIN.get(data_origin, "")
+def lead_in(data_origin: str, leaks: Sequence[str] = ()) -> str:
+    """What every sentence begins with: that data were not all recorded, that the test leaked."""
+    leaky = f"Training and test are not apart ({', '.join(leaks)}): " if leaks else ""
+    return leaky + _ORIGIN.get(data_origin, "")
 
 
 def _sentence(
@@ -93,7 +100,7 @@ def _sentence(
     evidence: str | None,
     labels: Sequence[str],
     n_subjects: int,
-    prior: float | None,
+    control: tuple[str, float] | None,
 ) -> str:
     auc = record["metric"] == "auc"
     number = _plain if auc else _percent
@@ -122,7 +129,7 @@ def _sentence(
         f"chance {number(record['chance'])}",
         *([] if evidence is None else [f"p = {format_p(record['p_value'])}"]),
         "1 person" if n_subjects == 1 else f"{n_subjects} people",
-        *([] if prior is None else [f"the prior without brain data {number(prior)}"]),
+        *([] if control is None else [f"{control[0]} {number(control[1])}"]),
     ]
     tail = f" ({', '.join(details)})."
     if evidence == "no evidence":

@@ -45,6 +45,7 @@ def run_zero_shot(
     out: Path,
     *,
     plan: StudyPlan | None = None,
+    leaks: Sequence[str] = (),
 ) -> None:
     """Score all prompt sets and write the zero-shot evaluation store.
 
@@ -58,6 +59,7 @@ def run_zero_shot(
     out : path of the store to write
     plan : StudyPlan, optional
         Without it the store has no ``test_hash``, and no line goes to the ledger.
+    leaks : names of leaks that were found and allowed
 
     Notes
     -----
@@ -83,6 +85,7 @@ def run_zero_shot(
     origin = join_data_origin(*origins)
     n_subjects = len(set(map(str, dataset["subject"].values))) if "subject" in dataset else 1
     records, pairs, nulls = _score_prompts(section, zero_shot, weights, names, vectors, origin)
+    records = [{**record, "leaks": list(leaks)} for record in records]
     attrs = {
         "kind": "table",
         "stage": "evaluate",
@@ -97,6 +100,7 @@ def run_zero_shot(
                 "value": record["value"],
                 "n": record["n_queries"],
                 "n_candidates": 2,
+                **({"leaks": list(leaks)} if leaks else {}),
             }
             for record in records
             if record["metric"] == "pair_accuracy"
@@ -214,6 +218,7 @@ def _common(
         "n_candidates_min": 2,
         "n_folds": len({tuple(p) for p in weights.pairs.tolist()}),
         "decoder": "ridge",
+        "control": "",
         "embedding": name,
         "prompt_set": name,
         "target": target,
@@ -292,7 +297,7 @@ def _verdict(records: Sequence[Mapping[str, Any]], n_subjects: int) -> dict[str,
     null = first["null"].partition(",")[0]
     text = f"{start}{'; '.join(parts)}. Chance is 50 %; p is over {null}; {people}."
     return {
-        "text": lead_in(first["data_origin"]) + text,
+        "text": lead_in(first["data_origin"], first["leaks"]) + text,
         "evidence": "evidence" if evidence else "no evidence",
         "decoder": "ridge",
         "metric": "pair_accuracy",

@@ -7,6 +7,8 @@ everything and writes nothing, ``clean`` deletes results that the present recipe
 
 from __future__ import annotations
 
+from braindecode_pipe.pipeline.ablation import ablate
+from braindecode_pipe.pipeline.auditing import audit_recipe
 from braindecode_pipe.pipeline.bids import run_bids
 from braindecode_pipe.pipeline.housekeeping import check, clean
 from braindecode_pipe.pipeline.launch import run
@@ -18,6 +20,8 @@ __all__ = [
     "STAGES",
     "RunResult",
     "UnitResult",
+    "ablate",
+    "audit_recipe",
     "check",
     "clean",
     "demo",

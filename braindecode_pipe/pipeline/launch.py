@@ -40,6 +40,7 @@ def run(
     reuse: Iterable[str] = (),
     name: str = "run",
     tensorboard: str | Path | None = None,
+    allow_leaks: Iterable[str] = (),
 ) -> RunResult:
     """Run a recipe on a data set, as far as it is not done already.
 
@@ -66,6 +67,7 @@ def run(
     name : of the record ``<name>.json`` and of the lock: runs of one folder under different
         names may go on at the same time
     tensorboard : folder that gets the learning curves of networks
+    allow_leaks : names of leaks (``audit.CHECKS``) that do not stop the run and mark every number
 
     Returns
     -------
@@ -74,6 +76,7 @@ def run(
     Raises
     ------
     InputError : the recipe or the data set cannot be used at all
+    LeakageError : training and test are not apart, see ``braindecode_pipe.audit``
     StageError, DiskFullError : the operating system refuses a file outside of the stores
     StoreLockedError : another process is running in ``out``
     """
@@ -94,7 +97,7 @@ def run(
             recipe, data, out, executor, start=start, until=until, force=force, dry_run=dry_run,
             ledger=Path(ledger) if ledger else None, break_lock=break_lock,
             progress=Quiet() if quiet else Bars(), reuse=reuse, name=name,
-            tensorboard=tensorboard,
+            tensorboard=tensorboard, allow_leaks=allow_leaks,
         )  # fmt: skip
         if dry_run:
             run_stages(current)

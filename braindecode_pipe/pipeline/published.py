@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from braindecode_pipe.pipeline.cache import package_version, write_json
 from braindecode_pipe.pipeline.result import RunResult
@@ -41,7 +42,10 @@ def publish(report: Path, out: Path, whole: bool = True) -> Path | None:
     return out / "report.html" if whole else None
 
 
-def write_record(file: Path, data: Path, ledger: Path, result: RunResult, began: float) -> None:
+def write_record(
+    file: Path, data: Path, ledger: Path, result: RunResult, began: float, *,
+    configuration: str, audit: list[dict[str, Any]],
+) -> None:  # fmt: skip
     """Write the record of a run: the only place for clocks, hosts and absolute paths."""
     units = [
         {
@@ -63,6 +67,8 @@ def write_record(file: Path, data: Path, ledger: Path, result: RunResult, began:
         "python": sys.version.split()[0],
         "data": str(data.resolve()),
         "ledger": str(ledger),
+        "configuration": configuration,
+        "audit": audit,
         "packages": versions(),
         "units": units,
     }

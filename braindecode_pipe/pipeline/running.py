@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from braindecode_pipe.audit import check_names
 from braindecode_pipe.errors import RecipeError
 from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_dir, read
 from braindecode_pipe.executor import Executor, Outcome, call
+from braindecode_pipe.pipeline.auditing import Auditor
+from braindecode_pipe.pipeline.baselines import with_low_level
 from braindecode_pipe.pipeline.cache import FileHashes, History
 from braindecode_pipe.pipeline.consistency import check_rates
 from braindecode_pipe.pipeline.findings import event_findings
@@ -41,6 +44,7 @@ class Run:
         reuse: Iterable[str] = (),
         name: str = "run",
         tensorboard: Path | None = None,
+        allow_leaks: Iterable[str] = (),
     ) -> None:
         names = list(STAGES)
         for stage in (start, until, *force, *reuse):
@@ -52,6 +56,7 @@ class Run:
                 "nothing is decoded without a split", expected="stages plan, preprocess, report",
                 found=until, remedy='set [split] by to something other than "none"',
             )  # fmt: skip
+        recipe = with_low_level(recipe)
         self.recipe, self.data, self.out, self.name = recipe, data, out, name
         self.executor, self.dry_run, self.progress = executor, dry_run, progress
         self.wanted = names[: names.index(until) + 1] if until else names
@@ -63,6 +68,7 @@ class Run:
         self.stages = Stages(recipe, data, out, self.hashes, tensorboard)
         self.ledger = ledger_dir(data, ledger)
         self.result = RunResult()
+        self.auditor = Auditor(check_names(allow_leaks))
 
     def execute(self, units: Iterable[Unit]) -> set[str]:
         """Run those units that are not up to date; names of the units whose result is there."""
@@ -153,13 +159,19 @@ class Run:
         """Write the caches and the record of the run."""
         self.hashes.save()
         self.history.save()
-        write_record(self.out / f"{self.name}.json", self.data, self.ledger, self.result, began)
+        configuration = configuration_of(self.recipe.model_dump(mode="json"))
+        write_record(
+            self.out / f"{self.name}.json", self.data, self.ledger, self.result, began,
+            configuration=configuration, audit=self.auditor.record(),
+        )  # fmt: skip
 
 
 def run_stages(current: Run) -> None:
     plan = _plan(current)
     if plan is None or "preprocess" not in current.wanted:
         return
+    if current.decodes and not current.dry_run:
+        current.auditor.before_training(plan, store_attrs(current.stages.plan().path))
     signals = current.stages.preprocess(plan)
     if current.decodes:
         check_rates(plan, current.recipe.preprocess)
@@ -182,7 +194,13 @@ def run_stages(current: Run) -> None:
     if "evaluate" not in current.wanted:
         return
     usable = {name: unit for name, unit in embeddings.items() if name not in missing}
-    evaluations = current.stages.evaluate(plan, trained, usable)
+    leaks = []
+    if not current.dry_run:
+        used = {"preprocess": signals, "embed": usable, "train": trained}
+        leaks = current.auditor.before_evaluation(
+            plan, {stage: [u.path for u in units.values()] for stage, units in used.items()}
+        )
+    evaluations = current.stages.evaluate(plan, trained, usable, leaks)
     done = current.execute(evaluations.values())
     evaluations = {name: unit for name, unit in evaluations.items() if unit.name in done}
     if not current.dry_run:
@@ -278,6 +296,7 @@ def _report(
         predictions=predictions,
         evaluations={name: unit.path for name, unit in evaluations.items()},
         ledger=current.ledger_of(evaluations),
+        audit=current.auditor.record(),
         data=current.data,
         versions=versions(),
         failures=failures,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -319,6 +319,7 @@ class Stages:
         plan: StudyPlan,
         trained: dict[tuple[str, str, str], Unit],
         embeddings: dict[str, Unit],
+        leaks: Sequence[str] = (),
     ) -> dict[str, Unit]:
         """One unit per embedding table with predictions, and one for zero-shot."""
         section = self.recipe.evaluate
@@ -329,6 +330,7 @@ class Stages:
             "stimuli": _table_hash(plan.stimuli),
             "recordings": _table_hash(plan.recordings[["recording", "content_hash"]]),
             "split.by": self.recipe.split.by,
+            **({"leaks": ", ".join(leaks)} if leaks else {}),
         }
         units = {}
         for name in self.decoded():
@@ -348,6 +350,7 @@ class Stages:
                 "predictions": [unit.path for unit in own.values()],
                 "embedding": embeddings[name].path,
                 "split": self.recipe.split.by,
+                "leaks": list(leaks),
             }
             units[name] = self._unit(
                 "evaluate", name, parts, "braindecode_pipe.evaluate:run", arguments
@@ -368,6 +371,7 @@ class Stages:
                 "store": weights.path,
                 "embeddings": {n: unit.path for n, unit in prompts.items()},
                 "plan": plan,
+                "leaks": list(leaks),
             }
             units["zero_shot"] = self._unit(
                 "evaluate", "zero_shot", parts, "braindecode_pipe.evaluate:run_zero_shot", arguments
@@ -381,6 +385,7 @@ class Stages:
             **{f"result of {unit.stage}/{unit.name}": unit.key for unit in upstream},
             "plan": inputs.plan.stem,
             "ledger": content_hash(inputs.ledger),
+            "audit": content_hash(inputs.audit),
             "failures": content_hash(inputs.failures),
             "versions": content_hash(dict(inputs.versions)),
         }

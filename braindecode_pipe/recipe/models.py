@@ -310,6 +310,12 @@ class EvaluateSection(Section):
         description="null: stimuli of a fold, or of single queries within a run; or shifted "
         "against time within a run, which keeps their order",
     )
+    controls: list[Literal["noise", "probe", "low-level"]] = Field(
+        ["noise", "probe"],
+        description="beside every decoder: itself on noise in place of the test windows; what its "
+        "predictions tell of run, session and time of run; low-level: pixels of pictures, envelope "
+        "and log-mel of sounds, decoded as tables of their own",
+    )
     ci: float = Field(0.95, gt=0, lt=1)
     seed: int = 0
 

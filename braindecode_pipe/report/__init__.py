@@ -28,6 +28,7 @@ class ReportInputs:
     predictions : embedding table -> its prediction stores, one per decoder and fold
     evaluations : embedding table -> evaluation store; key ``zero_shot`` for that of zero-shot
     ledger : hash of the test items -> every configuration ever scored on them, in order
+    audit : findings of the audit as dicts: severity, check, fold, text, names, allowed
     data : the data folder, for stimulus pictures and licences
     versions : package -> version
     failures : ``{stage, unit, error}`` of the units of work that failed
@@ -40,6 +41,7 @@ class ReportInputs:
     predictions: dict[str, list[Path]]
     evaluations: dict[str, Path]
     ledger: dict[str, list[dict]] = field(default_factory=dict)
+    audit: list[dict] = field(default_factory=list)
     data: Path = Path(".")
     versions: dict[str, str] = field(default_factory=dict)
     failures: list[dict] = field(default_factory=list)

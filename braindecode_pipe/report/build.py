@@ -7,7 +7,8 @@ from pathlib import Path
 
 from braindecode_pipe.errors import SchemaError
 from braindecode_pipe.report import ReportInputs, wording
-from braindecode_pipe.report.data import data_section, ledger_section, page_name
+from braindecode_pipe.report.controls import controls_section
+from braindecode_pipe.report.data import audit_section, data_section, ledger_section, page_name
 from braindecode_pipe.report.document import (
     Failed,
     Page,
@@ -75,11 +76,13 @@ def study_page(study: Study) -> Page:
     makers = (
         ("verdict", "Verdict", verdict_section),
         ("results", "Results", results_section),
+        ("controls", "Controls and comparisons", controls_section),
         ("people", "People and folds", people_section),
         ("learning", "Learning curves", learning_section),
         ("maps", "Sensors and brain", maps_section),
         ("gallery", "Retrieval gallery", lambda s: gallery_section(s, shelf)),
         ("zero-shot", "Zero-shot decoding", zero_shot_section),
+        ("audit", "Audit", audit_section),
         ("ledger", "Ledger of the test set", ledger_section),
         ("data", "Data and exclusions", data_section),
         ("methods", "Methods", methods_section),

@@ -1,4 +1,4 @@
-"""Sections 8 and 9: the ledger of the test set, and the data with everything left out of it."""
+"""Sections on the audit, the ledger of the test set, and the data with all that was left out."""
 
 from __future__ import annotations
 
@@ -36,6 +36,38 @@ def page_name(recording: str) -> str:
     if safe != recording or len(safe) > 120 or safe.lower() == "index":
         safe = f"{safe[:100]}-{hashlib.sha256(recording.encode()).hexdigest()[:8]}"
     return f"{safe}.html"
+
+
+def audit_section(study: Study) -> Section:
+    """What was looked for between training and test, and what was found."""
+    blocks = attempt("audit", _audit, study)
+    return Section("audit", "Audit", tuple(blocks))
+
+
+def _audit(study: Study) -> Iterator[Block]:
+    found = study.inputs.audit
+    leaks = [f for f in found if f["severity"] == "error"]
+    if leaks:
+        names = wording.joined(list(dict.fromkeys(str(f["check"]) for f in leaks)))
+        yield Text(
+            f"Training and test are not apart ({names}). This was allowed; no number on this page "
+            "tells how well anything new is decoded.",
+            "warning",
+        )
+    elif found:
+        yield Text("No leak was found; what follows may still weigh on the numbers.", "lead")
+    else:
+        yield Text("No leak was found, nor a sign of one.", "lead")
+    rows = [(str(f["check"]), str(f["fold"]) or "all", str(f["text"])) for f in found]
+    if rows:
+        columns = (Column("Check"), Column("Fold"), Column("Found"))
+        yield Table(f"Findings ({len(rows)})", columns, tuple(rows), folded=len(rows) > 10)
+    yield Text(
+        "Compared, before training and again before evaluation: events, stimuli, near-duplicates, "
+        "pieces of files, windows, neighbours in time, what filters reach, raw recordings, and the "
+        "scope that everything fitted carries.",
+        "note",
+    )
 
 
 def ledger_section(study: Study) -> Section:

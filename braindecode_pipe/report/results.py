@@ -169,7 +169,8 @@ def results_table(evaluation: Evaluation) -> Iterator[Block]:
     metric = headline_metric(evaluation)
     records = pooled(evaluation)
     main = [r for r in records if r["metric"] == metric]
-    yield record_table(main, f"{wording.metric_name(metric)} of every decoder")
+    decoders = [r for r in main if not r.get("control")]
+    yield record_table(decoders, f"{wording.metric_name(metric)} of every decoder")
     chosen = Counter(evaluation.attrs.get("selected", {}).values())
     if chosen:
         text = ", ".join(

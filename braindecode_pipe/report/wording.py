@@ -18,6 +18,9 @@ METRICS = {
     "median_rank": "Median rank",
     "normalized_rank": "Normalized rank",
     "auc": "AUC",
+    "probe_run": "Run told from predictions",
+    "probe_session": "Session told from predictions",
+    "probe_third_of_run": "Third of the run told from predictions",
 }
 DATATYPES = {
     "eeg": "EEG",
@@ -56,7 +59,14 @@ def metric_name(metric: str) -> str:
 
 
 def decoder_name(decoder: str) -> str:
-    """``conv`` -> "convolutional network", and what follows its dots: seed, piece of the window."""
+    """``conv`` -> "convolutional network", and what follows its dots: seed, piece of the window.
+
+    "ridge on noise" and "probe of ridge" tell what the decoder was given, or that it was probed.
+    """
+    if decoder.endswith(" on noise"):
+        return f"{decoder_name(decoder.removesuffix(' on noise'))}, given noise"
+    if decoder.startswith("probe of "):
+        return f"linear probe of {decoder_name(decoder.removeprefix('probe of '))}"
     base, *further = decoder.split(".", 1)
     seed = re.fullmatch(r"s(\d+)", "".join(further))
     name = DECODERS.get(base, base)
@@ -72,7 +82,11 @@ def decoder_name(decoder: str) -> str:
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share of something, printed in per cent."""
-    return "accuracy" in metric or re.search(r"top\d+(_of_\d+)?$", metric) is not None
+    return (
+        "accuracy" in metric
+        or metric.startswith("probe_")
+        or re.search(r"top\d+(_of_\d+)?$", metric) is not None
+    )
 
 
 def number(value: object) -> float:

@@ -30,6 +30,7 @@ from braindecode_pipe.train.folds import (
     fit_normalizer,
     read_fold,
 )
+from braindecode_pipe.train.noise import noise_predictions
 from braindecode_pipe.train.patterns import at_peak, haufe_patterns
 from braindecode_pipe.train.people import check_one_layout, sensors_of
 from braindecode_pipe.train.saved import decoder_files
@@ -37,6 +38,7 @@ from braindecode_pipe.train.selection import inner_score
 from braindecode_pipe.train.settings import shared_settings
 
 PATTERNS_MAX = 20
+_NAMES = ("decoder", "embedding", "target", "fold", "subject", "data_origin", "checkpoint")
 
 
 def run(
@@ -64,12 +66,14 @@ def run(
     Of the processes that share a fit (``torchrun``) the first one writes.
 
     The store holds at its root the ``prediction`` dataset, in the space of the normalised
-    embedding, and the groups ``normalizer`` (mean, scale, for PCA whitening also components, and
-    the stimuli it was fitted on: candidates must go through it before they are compared), ``log``
-    (epochs of networks), ``penalties`` (loss of each penalty on the groups left out), ``delay``
-    (correlation per lag, where the delay was estimated), ``pattern`` (Haufe patterns of linear
-    decoders, per training stimulus, or of the norm of the output where there are over 20 stimuli;
-    at the time of the largest root mean square over sensors), and the checkpoint
+    embedding, and the groups ``noise`` (the same decoder's predictions where the windows of the
+    test are noise, see :func:`~braindecode_pipe.train.noise.noise_predictions`), ``normalizer``
+    (mean, scale, for PCA whitening also components, and the stimuli it was fitted on: candidates
+    must go through it before they are compared), ``log`` (epochs of networks), ``penalties`` (loss
+    of each penalty on the groups left out), ``delay`` (correlation per lag, where the delay was
+    estimated), ``pattern`` (Haufe patterns of linear decoders, per training stimulus, or of the
+    norm of the output where there are over 20 stimuli; at the time of the largest root mean square
+    over sensors), and the checkpoint
     ``model.safetensors`` + ``model.json``.
 
     Parameters
@@ -171,21 +175,21 @@ def _run(
         "normalize": normalize,
         **({"head": "retrieval"} if model.two_heads else {}),
         "fit_scope": scope,
+        "selection_scope": _selection_scope(plan, fold, data) if own.seed is not None else scope,
         **({} if data.inputs is None else {"input_scope": scope, "inputs": data.inputs.facts}),
         **course.attrs,
         "data_origin": origin,
         "checkpoint": "model.safetensors",
     }
+    asked = [list(data.text(name, data.test)) for name in ("event", f"stimulus_{target}")]
     groups = {
-        "": prediction_dataset(
-            predictions,
-            list(data.text("event", data.test)),
-            list(data.text(f"stimulus_{target}", data.test)),
-            attrs,
-        ),
+        "": prediction_dataset(predictions, *asked, attrs),
         "normalizer": normalizer.to_dataset(),
         **_fit_tables(model, data),
     }
+    if own.role == "decoder":
+        noise = noise_predictions(model, data, section.seed)
+        groups["noise"] = prediction_dataset(noise, *asked, {k: attrs[k] for k in _NAMES})
     if own.seed is None:
         groups["pattern"] = pattern_dataset(model, X, data, normalizer(targets.of(shown)), plan)
     write_store(out, groups, files=decoder_files(model, data.inputs, scope))
@@ -200,6 +204,12 @@ def make_decoder(section: TrainSection, decoder: str, n_steps: int) -> BrainDeco
         n_steps=n_steps,
         **shared_settings(section),
     )
+
+
+def _selection_scope(plan: StudyPlan, fold: int, data: Fold) -> str:
+    """Hash of what the epoch of a network was chosen on: validation, else what it was fitted on."""
+    roles = ("validation",) if data.validation.any() else ("train", "validation")
+    return plan.scope(fold, roles).hash()
 
 
 def _repeats(kind: str, data: Fold) -> dict[str, Any]:

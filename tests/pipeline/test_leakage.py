@@ -124,3 +124,68 @@ def test_f36_fits_see_everything_but_the_windows_that_are_tested(recording, tmp_
 def read_test_onsets(result) -> np.ndarray:
     plan = StudyPlan.load(result.rows[0].path)
     return plan.events["onset"].to_numpy(float)[plan.role[0] == ROLES["test"]]
+
+
+@pytest.fixture
+def copied(make_study, tmp_path):
+    """Two runs of one person, of which the second holds the samples of the first."""
+    data = make_study(tmp_path / "bids", subjects=("01",), runs=("1", "2"))
+    one, two = (data / "sub-01" / "eeg" / f"sub-01_task-words_run-{r}_eeg.eeg" for r in "12")
+    two.write_bytes(one.read_bytes())
+    return data
+
+
+def test_a_leak_stops_the_run_before_anything_is_trained(copied, words, tmp_path):
+    from braindecode_pipe import pipeline
+    from braindecode_pipe.errors import LeakageError
+
+    recipe = words('plan.duplicates="allow"')
+    findings = pipeline.audit_recipe(recipe, copied)
+    assert {f.check for f in findings} >= {"recordings"}
+    with pytest.raises(LeakageError, match="run-1_eeg = sub-01_task-words_run-2_eeg") as caught:
+        pipeline.run(recipe, copied, tmp_path / "out", quiet=True, ledger=tmp_path / "ledger")
+    assert "--allow-leak recordings" in str(caught.value)
+    assert not (tmp_path / "out" / "preprocess").exists()
+
+
+def test_an_allowed_leak_is_stamped_on_every_number(copied, words, tmp_path):
+    import json
+
+    from braindecode_pipe import pipeline
+    from braindecode_pipe.audit import audit
+    from braindecode_pipe.evaluate.ledger import read
+    from braindecode_pipe.store import store_attrs
+
+    out, ledger = tmp_path / "out", tmp_path / "ledger"
+    recipe = words('plan.duplicates="allow"')
+    allowed = sorted({f.check for f in pipeline.audit_recipe(recipe, copied)})
+    result = pipeline.run(recipe, copied, out, quiet=True, ledger=ledger, allow_leaks=allowed)
+    assert result.exit_code == 0
+    records = json.loads((out / "metrics.json").read_text())
+    assert records and all(r["leaks"] == allowed for r in records)
+    (evaluation,) = (row.path for row in result.rows if row.stage == "evaluate")
+    attrs = store_attrs(evaluation)
+    assert attrs["verdict"]["text"].startswith("Training and test are not apart (")
+    assert [entry["leaks"] for entry in read(ledger, attrs["test_hash"])] == [allowed]
+    page = (out / "report.md").read_text()
+    assert "Training and test are not apart" in page and "run-1_eeg = " in page
+    assert all(f["allowed"] for f in json.loads((out / "run.json").read_text())["audit"])
+    assert {f.check for f in audit(out) if f.severity == "error"} == set(allowed)
+
+
+def test_the_command_audits_a_recipe_before_it_runs(copied, recipe_text, tmp_path, capsys):
+    from braindecode_pipe.cli import main
+
+    recipe = tmp_path / "words.toml"
+    recipe.write_text(recipe_text)
+    arguments = ["audit", str(recipe), "--set", 'plan.duplicates="allow"']
+    assert main(arguments) == 2
+    assert "--data DIR" in capsys.readouterr().err
+    assert main([*arguments, "--data", str(copied)]) == 1
+    assert "run-1_eeg = " in " ".join(capsys.readouterr().out.split())
+    (copied / "sub-01" / "eeg" / "sub-01_task-words_run-2_eeg.eeg").write_bytes(
+        np.random.default_rng(9).normal(0, 10, (2200, 4)).astype("<f4").tobytes()
+    )
+    assert main([*arguments, "--data", str(copied)]) == 0
+    assert main(["run", str(recipe), "--data", str(copied), "--allow-leak", "luck"]) == 2
+    assert "no such leak" in capsys.readouterr().err

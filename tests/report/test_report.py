@@ -107,7 +107,7 @@ def test_verdict_comes_first_and_says_evidence(studies):
     inputs, _ = studies["eeg"]
     says = store_attrs(inputs.evaluations["pictures"])["verdict"]
     assert says["evidence"] == "evidence"
-    assert text.index(says["text"]) < text.index("All 56 scores")
+    assert text.index(says["text"]) < re.search(r"All \d+ scores", text).start()
     assert "Evidence Decoding into the embedding “pictures”" in text
     assert "From 4 recordings (EEG; 4 min) of 2 people: 96 events" in text
 
@@ -310,3 +310,17 @@ def test_equal_figures_have_equal_bytes_and_no_date():
     made = [figures.confusion([[3, 1], [0, 4]], ["a", "b"], "alt", "caption") for _ in range(2)]
     assert made[0].png == made[1].png
     assert b"Software" not in made[0].png and b"tEXt" not in made[0].png
+
+
+def test_controls_comparisons_and_the_audit_are_shown(studies, tmp_path):
+    """Two decoders: each beside its probe, and one beside the other; no leak, and one allowed."""
+    text = page(studies, "eeg", "report.md").decode()
+    assert "## Controls and comparisons" in text
+    assert "linear probe of ridge" in text and "Decoders compared" in text
+    assert "No leak was found" in text and "FAILED" not in text
+    leak = {"severity": "error", "check": "recordings", "fold": "", "text": "a = b", "names": ["a"],
+            "allowed": True}  # fmt: skip
+    leaky = tmp_path / "leaky.zarr"
+    run(dataclasses.replace(studies["eeg"][0], audit=[leak]), leaky)
+    text = read_file(leaky, "report.md").decode()
+    assert "Training and test are not apart (recordings)" in text and "a = b" in text

@@ -181,20 +181,20 @@ def test_f33_copied_recordings():
 def test_f36_fit_scope_of_another_fold(tmp_path):
     plan = clean_plan()
     write_run(tmp_path, plan, BY_RUN, fit_scope=plan.scope(1).hash())
-    found = only(audit(tmp_path), "fit scope")
+    found = only(audit(tmp_path), "fit-scope")
     assert found.severity == "error"
     assert found.fold == "r1"
 
 
 def test_f36_fit_scope_that_is_missing(tmp_path):
     write_run(tmp_path, clean_plan(), BY_RUN, fit_scope="")
-    assert only(audit(tmp_path), "fit scope").severity == "warning"
+    assert only(audit(tmp_path), "fit-scope").severity == "warning"
 
 
 def test_scored_on_events_of_the_training_part(tmp_path):
     plan = clean_plan()
     write_run(tmp_path, plan, BY_RUN, events=plan.events.iloc[[0, 1, 4]])
-    found = only(audit(tmp_path), "tested events")
+    found = only(audit(tmp_path), "tested-events")
     assert found.names == ("r2:0",)
 
 
@@ -203,7 +203,7 @@ def test_failed_recordings_and_older_stores(tmp_path):
     plan = clean_plan()
     scope = plan.without(["r3"]).scope(0).hash()
     write_run(tmp_path, plan, BY_RUN, fit_scope=scope)
-    assert only(audit(tmp_path), "fit scope").severity == "error"
+    assert only(audit(tmp_path), "fit-scope").severity == "error"
     units = [
         {"stage": "plan", "unit": "study", "status": "done", "store": "plan/study/k.zarr"},
         {"stage": "preprocess", "unit": "r3", "status": "failed", "store": ""},
@@ -243,7 +243,7 @@ def test_f36_preprocessing_that_saw_tested_windows(tmp_path):
     write_recording(tmp_path, "r1", fit_extents=[[1.0, 9.0]])  # touches r1:0, 0 to 1 s
     assert audit(tmp_path) == []
     write_recording(tmp_path, "r2", fit_extents=[[0.9, 9.0]])
-    found = only(audit(tmp_path), "fit extents")
+    found = only(audit(tmp_path), "fit-extents")
     assert found.severity == "error" and found.names == ("r2:0",)
     write_recording(tmp_path, "r3")
     findings = audit(tmp_path)
