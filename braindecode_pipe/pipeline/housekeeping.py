@@ -32,7 +32,7 @@ def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> lis
     """
     try:
         result = build(
-            recipe.plan, recipe.split, Path(data), extent=recipe.train.windows.extent,
+            recipe.plan, recipe.split, Path(data), extent=recipe.extent,
             reach=lambda recording: reach(recipe.preprocess, recording).total,
         )  # fmt: skip
     except (SplitError, NoEventsError) as error:

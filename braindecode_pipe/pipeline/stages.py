@@ -47,7 +47,7 @@ class Stages:
     @property
     def extent(self) -> tuple[float, float | None]:
         """Times [s] around an event that decoders read."""
-        return self.recipe.train.windows.extent
+        return self.recipe.extent
 
     def reach(self, recording: Mapping[str, Any]) -> float:
         """Seconds over which preprocessing carries the samples of a recording on."""
