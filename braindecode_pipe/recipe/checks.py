@@ -219,20 +219,38 @@ def _tokens(recipe: Recipe) -> Iterator[Contradiction]:
         return
     place = ("train", "inputs")
     if section is None:
-        yield _problem(place, "decoders are to read tokens and there are none",
-                       "a section [tokenize]", "none", 'add [tokenize], or inputs = "signals"')  # fmt: skip
+        yield _problem(
+            place,
+            "decoders are to read tokens and there are none",
+            "a section [tokenize]",
+            "none",
+            'add [tokenize], or inputs = "signals"',
+        )
     elif section.values == "codes":
-        yield _problem(("tokenize", "values"), "numbers of codes are names, not amounts",
-                       'values = "vectors" where train.inputs = "tokens"', section.values)  # fmt: skip
+        yield _problem(
+            ("tokenize", "values"),
+            "numbers of codes are names, not amounts",
+            'values = "vectors" where train.inputs = "tokens"',
+            section.values,
+        )
     if train.windows.tmax is None:
-        yield _problem(("train", "windows"), "windows of tokens need an end",
-                       "train.windows.tmax [s]", "none")  # fmt: skip
+        yield _problem(
+            ("train", "windows"), "windows of tokens need an end", "train.windows.tmax [s]", "none"
+        )
     if train.windows.delay == "estimate":
-        yield _problem(("train", "windows", "delay"), "tokens tell no response delay",
-                       "a number [s]", "estimate")  # fmt: skip
+        yield _problem(
+            ("train", "windows", "delay"),
+            "tokens tell no response delay",
+            "a number [s]",
+            "estimate",
+        )
     if train.zero_shot is not None:
-        yield _problem(("train", "zero_shot"), "zero-shot decoding reads no tokens",
-                       'train.inputs = "signals"', train.inputs)  # fmt: skip
+        yield _problem(
+            ("train", "zero_shot"),
+            "zero-shot decoding reads no tokens",
+            'train.inputs = "signals"',
+            train.inputs,
+        )
 
 
 def _token_windows(recipe: Recipe) -> Iterator[Contradiction]:
@@ -241,8 +259,12 @@ def _token_windows(recipe: Recipe) -> Iterator[Contradiction]:
         return
     exact = section.window_s * section.sfreq
     if abs(exact - section.window) > 1e-6 * exact:
-        yield _problem(("tokenize", "window_s"), "a window is no whole number of samples",
-                       f"a multiple of 1 / {section.sfreq:g} s", section.window_s)  # fmt: skip
+        yield _problem(
+            ("tokenize", "window_s"),
+            "a window is no whole number of samples",
+            f"a multiple of 1 / {section.sfreq:g} s",
+            section.window_s,
+        )
     if rate is not None and rate < section.sfreq:
         yield _problem(
             ("tokenize", "sfreq"),
