@@ -17,7 +17,13 @@ import numpy as np
 from braindecode_pipe.errors import MissingFileError
 from braindecode_pipe.evaluate.queries import fold_number
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan, divided_recordings, tested_within, within_reach
+from braindecode_pipe.splits import (
+    StudyPlan,
+    divided_recordings,
+    seen_tests,
+    tested_within,
+    within_reach,
+)
 from braindecode_pipe.store import (
     is_committed,
     list_groups,
@@ -55,8 +61,8 @@ def audit(out: str | Path) -> list[Finding]:
     Checks: events tested and trained on (also under two ids); stimuli, or near-duplicates of them,
     on both sides of a split by stimulus or category; windows of different roles that overlap in
     time within a recording, or that filters join; copies of recordings in different roles;
-    preprocessing fitted on samples of tested windows; predictions of events that their fold does
-    not test; predictions whose fit scope is not the one of the plan; stimuli on
+    preprocessing or tokenizers fitted on samples of tested windows; predictions of events that
+    their fold does not test; predictions whose fit scope is not the one of the plan; stimuli on
     both sides whose embeddings are nearly the same.
 
     Parameters
@@ -86,6 +92,8 @@ def audit(out: str | Path) -> list[Finding]:
             for at, plan in zip(plans, loaded)
         ]
         findings += min(reports, key=len)
+    for path in _stores(out, "tokenize"):
+        findings += min((list(audit_tokens(path, plan)) for plan in loaded), key=len)
     for path in _stores(out, "embed"):
         findings += [f for plan in loaded for f in audit_embedding(path, plan)]
     predictions = [path for path in _stores(out, "train") if _is_prediction(path)]
@@ -132,6 +140,25 @@ def audit_recording(
     elif met := tested_within(plan, name, extents, tuple(extent)):
         what = f"preprocessing of {name} was fitted on samples of tested windows"
         yield _finding("error", "fit extents", "", what, met)
+
+
+def audit_tokens(path: Path, plan: StudyPlan) -> Iterator[Finding]:
+    """Findings about the tokens of one recording that decoders read: what their tokenizer saw."""
+    attrs = store_attrs(path)
+    if attrs.get("kind") != "response":
+        return  # a tokenizer, or codes that nothing is decoded from
+    name, seen = str(attrs["recording"]), attrs["tokenizer_seen"]
+    if seen is None:
+        what = f"the tokenizer of {name} does not say what it was fitted on"
+        yield _finding("warning", "tokenizer", "", what, [name])
+        return
+    content = str(plan.recordings.set_index("recording").loc[name, "content_hash"])
+    for fold, label in enumerate(plan.folds["fold"].astype(str)):
+        if label in attrs["folds"]:
+            met = seen_tests(plan, {content: seen}, tuple(attrs["token_extent"]), fold)
+            if met:
+                what = f"the tokenizer of {name} was fitted on samples of tested windows"
+                yield _finding("error", "tokenizer", label, what, met)
 
 
 def audit_embedding(path: Path, plan: StudyPlan) -> Iterator[Finding]:

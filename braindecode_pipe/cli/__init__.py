@@ -241,6 +241,7 @@ def _add_stage(stage: Stage, does: str) -> None:
 _add_stage(Stage.plan, "Find recordings, events and stimuli, and fix the split")
 _add_stage(Stage.preprocess, "Turn recordings into signal stores")
 _add_stage(Stage.embed, "Turn stimuli into vectors")
+_add_stage(Stage.tokenize, "Fit or load tokenizers, and turn recordings into codes")
 _add_stage(Stage.train, "Fit decoders on every fold")
 _add_stage(Stage.evaluate, "Score the predictions against chance")
 _add_stage(Stage.report, "Write the report")

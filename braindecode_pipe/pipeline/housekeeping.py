@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from braindecode_pipe.errors import InputError, MissingFileError, NoEventsError, SplitError
@@ -84,6 +85,10 @@ def clean(out: str | Path) -> list[Path]:
     used, reached = ({unit[key] for unit in units} for key in ("store", "stage"))
     removed = []
     with StoreLock(out / "run"):
+        for fit in out.glob("tokenize/*/*.fit"):
+            # Checkpoints of a fit that was stopped: of no use to another one.
+            if fit.with_suffix(".zarr").relative_to(out).as_posix() not in used:
+                shutil.rmtree(fit)
         parts = [path for path in out.glob("*/*/*.zarr.*-*") if path.is_dir()]
         named = {path.with_name(path.name.partition(".zarr.")[0] + ".zarr") for path in parts}
         for store in sorted({*out.glob("*/*/*.zarr"), *named}):

@@ -20,8 +20,8 @@ from braindecode_pipe.splits import StudyPlan, content_hash, extents_hash, fit_e
 
 # Settings of a table of [embed] that train applies, at their defaults: no part of the embedding.
 _AFTER_EMBED = {k: getattr(EmbedSpec(), k) for k in ("normalize", "components")}
-# Parts of [train] that say which units there are, or belong to one kind of decoder.
-_OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot"}
+# Parts of [train] that say which units there are or what they read, or are of one kind of decoder.
+_OTHERS = {"decoders", "decoders_of", "embeddings", "inputs", "zero_shot"}
 
 
 class Stages:
@@ -31,9 +31,10 @@ class Stages:
         self.recipe, self.data, self.out, self.hashes = recipe, data, out, hashes
         self.threads = recipe.compute.threads
 
-    def _unit(
+    def unit(
         self, stage: str, name: str, parts: dict[str, str], function: str, arguments: dict[str, Any]
     ) -> Unit:
+        """A unit of a stage, whose code and libraries join what it depends on."""
         table = STAGES[stage]
         parts = {
             **parts,
@@ -65,7 +66,7 @@ class Stages:
             **(flatten(self._reach_settings(), "preprocess") if divides else {}),
             **{f"content of {name}": value for name, value in contents.items()},
         }
-        return self._unit(
+        return self.unit(
             "plan",
             "study",
             parts,
@@ -109,12 +110,12 @@ class Stages:
             if is_bold and own.responses != "series":
                 events = plan.events[plan.events["recording"] == row["recording"]]
                 events = events.reset_index(drop=True)
-                parts["events"] = _table_hash(events)
+                parts["events"] = table_hash(events)
             guard_s = reach(section, row).filters
             extents = fit_extents(plan, row["recording"], self.extent, guard_s)
             if extents is not None:
                 parts["fit_extents"] = extents_hash(extents)
-            units[row["recording"]] = self._unit(
+            units[row["recording"]] = self.unit(
                 "preprocess",
                 row["recording"],
                 parts,
@@ -150,14 +151,14 @@ class Stages:
             parts = {
                 **flatten(spec.model_dump(mode="json", exclude=set(_AFTER_EMBED)), f"embed.{name}"),
                 **flatten(model_fingerprint(spec, kind), "model"),
-                "stimuli": _table_hash(stimuli),
+                "stimuli": table_hash(stimuli),
                 "data_origin": origin,
             }
             onsets = None
             if spec.onsets_of:
                 onsets = _stimuli(plan, spec.onsets_of).reset_index(drop=True)
-                parts["onsets"] = _table_hash(onsets)
-            units[name] = self._unit(
+                parts["onsets"] = table_hash(onsets)
+            units[name] = self.unit(
                 "embed",
                 name,
                 parts,
@@ -180,17 +181,25 @@ class Stages:
         return self.recipe.train.embeddings or [n for n in self.recipe.embed if n not in prompts]
 
     def train(
-        self, plan: StudyPlan, signals: dict[str, Unit], embeddings: dict[str, Unit]
+        self,
+        plan: StudyPlan,
+        signals: dict[str, Unit],
+        embeddings: dict[str, Unit],
+        tokens: Mapping[str, dict[str, Unit]] | None = None,
     ) -> dict[tuple[str, str, str], Unit]:
-        """One unit per (embedding, decoder, fold), and one for the zero-shot analysis."""
+        """One unit per (embedding, decoder, fold), and one for the zero-shot analysis.
+
+        ``tokens`` of each fold are read in place of ``signals``, where there are any.
+        """
         units, train = {}, self.recipe.train
         for name in self.decoded():
             if name not in embeddings:
                 continue
             for decoder in train.decoders_of.get(name, train.decoders):
                 for fold, label in enumerate(plan.folds["fold"]):
+                    own = signals if tokens is None else tokens.get(label, {})
                     units[(name, decoder, label)] = self._train_unit(
-                        plan, signals, embeddings[name], name, decoder, fold
+                        plan, own, embeddings[name], name, decoder, fold
                     )
         if self.recipe.train.zero_shot:
             units[("zero_shot", "ridge", "")] = self._zero_shot_unit(plan, signals)
@@ -208,6 +217,8 @@ class Stages:
     def _scaling(self, plan: StudyPlan, recordings: Iterable[str]) -> InputScaling | None:
         """The scaler that folds fit, where recordings are kept in SI units for it."""
         section = self.recipe.preprocess.emeg
+        if self.recipe.train.inputs == "tokens":
+            return None
         if section.scaler == "none" or section.scaler_scope != "train_only":
             return None
         own = plan.recordings[plan.recordings["recording"].isin(list(recordings))]
@@ -236,7 +247,7 @@ class Stages:
             **flatten(section, "train"),
             **flatten(normalize, "embed"),
             "target": target,
-            "events": _table_hash(plan.events.iloc[used][columns]),
+            "events": table_hash(plan.events.iloc[used][columns]),
             "roles": content_hash(plan.role[fold][used].tolist()),
             "embedding": embedding.key,
             **keys,
@@ -258,7 +269,7 @@ class Stages:
             "scaling": scaling,
             "threads": self.threads,
         }
-        return self._unit(
+        return self.unit(
             "train", f"{name}_{decoder}_{label}", parts, "braindecode_pipe.train:run", arguments
         )
 
@@ -276,8 +287,8 @@ class Stages:
         parts = {
             **flatten(zero_shot.model_dump(mode="json", exclude={"embeddings"}), "zero_shot"),
             **flatten(section.windows.model_dump(mode="json"), "train.windows"),
-            "events": _table_hash(plan.events.iloc[used][columns]),
-            "stimuli": _table_hash(plan.stimuli[plan.stimuli["target"] == zero_shot.target]),
+            "events": table_hash(plan.events.iloc[used][columns]),
+            "stimuli": table_hash(plan.stimuli[plan.stimuli["target"] == zero_shot.target]),
             **keys,
         }
         arguments = {
@@ -289,7 +300,7 @@ class Stages:
         }
         if arguments["scaling"] is not None:
             parts |= flatten(asdict(arguments["scaling"]), "preprocess.emeg.scaler of each fold")
-        return self._unit(
+        return self.unit(
             "train", "zero_shot", parts, "braindecode_pipe.train:run_zero_shot", arguments
         )
 
@@ -303,10 +314,10 @@ class Stages:
         section = self.recipe.evaluate
         settings = flatten(section.model_dump(mode="json"), "evaluate")
         tables = {
-            "events": _table_hash(plan.events),
+            "events": table_hash(plan.events),
             "roles": content_hash(plan.role.tolist()),
-            "stimuli": _table_hash(plan.stimuli),
-            "recordings": _table_hash(plan.recordings[["recording", "content_hash"]]),
+            "stimuli": table_hash(plan.stimuli),
+            "recordings": table_hash(plan.recordings[["recording", "content_hash"]]),
             "split.by": self.recipe.split.by,
         }
         units = {}
@@ -328,7 +339,7 @@ class Stages:
                 "embedding": embeddings[name].path,
                 "split": self.recipe.split.by,
             }
-            units[name] = self._unit(
+            units[name] = self.unit(
                 "evaluate", name, parts, "braindecode_pipe.evaluate:run", arguments
             )
         zero_shot = self.recipe.train.zero_shot
@@ -348,7 +359,7 @@ class Stages:
                 "embeddings": {n: unit.path for n, unit in prompts.items()},
                 "plan": plan,
             }
-            units["zero_shot"] = self._unit(
+            units["zero_shot"] = self.unit(
                 "evaluate", "zero_shot", parts, "braindecode_pipe.evaluate:run_zero_shot", arguments
             )
         return units
@@ -363,7 +374,7 @@ class Stages:
             "failures": content_hash(inputs.failures),
             "versions": content_hash(dict(inputs.versions)),
         }
-        return self._unit(
+        return self.unit(
             "report", "study", parts, "braindecode_pipe.report:run", {"inputs": inputs}
         )
 
@@ -372,6 +383,6 @@ def _stimuli(plan: StudyPlan, target: str) -> Any:
     return plan.stimuli[plan.stimuli["target"] == target]
 
 
-def _table_hash(table: Any) -> str:
+def table_hash(table: Any) -> str:
     """Content hash of a table's rows and columns."""
     return content_hash([list(map(str, table.columns)), table.astype(str).to_numpy().tolist()])
