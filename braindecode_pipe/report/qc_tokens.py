@@ -16,6 +16,7 @@ from braindecode_pipe.report.study import group_or_none
 from braindecode_pipe.store import read_table, store_attrs
 
 MAX_TRACES = 8
+NOTHING_ADDED = 1e-6  # share of power; below it is rounding in float32
 
 
 def store_of(recording: Recording) -> Path | None:
@@ -65,6 +66,13 @@ def numbers(recording: Recording) -> Iterator[Block]:
     )
     note = "Power of the residual over that of the signal: 0 is a perfect copy, 1 is silence."
     yield Table("Error of what codes rebuild, by band", columns, rows, (note,))
+    lost = [str(kind) for kind in table.index if not table.loc[kind, "all"] < 1]
+    if lost:
+        yield Text(
+            f"Of sensors of kind {wording.joined(lost)} the codes rebuild no more than silence "
+            "would: the tokenizer has learned too little, or nothing that fits them.",
+            "warning",
+        )
 
 
 def rebuilt(recording: Recording) -> Iterator[Block]:
@@ -88,6 +96,9 @@ def sources(recording: Recording) -> Iterator[Block]:
     """What each latent source adds to the sensors, the strongest first."""
     found = _group(recording, "sources")
     share = np.asarray(found["share"].values, float)
+    if not share.max() > NOTHING_ADDED:
+        yield Text("No latent source adds anything that depends on the recording.", "warning")
+        return
     order = np.argsort(-share, kind="stable")
     labels = tuple(f"source {i}, {wording.share(share[i])}" for i in order)
     names = [str(v) for v in found["sensor"].values]

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -251,3 +256,35 @@ def test_bad_input_is_one_error_and_no_traceback(study, recipe_text, tmp_path, c
     assert main(["tokenize", *given]) == 2
     told = capsys.readouterr()
     assert "the recipe makes no tokens" in told.out + told.err
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_the_middle_of_a_fit_goes_on_to_the_same_bytes(
+    study, recipe_text, tmp_path
+):
+    recipe = tmp_path / "tokens.toml"
+    recipe.write_text(recipe_text + TOKENS.replace("epochs = 2", "epochs = 12"))
+    given = [str(recipe), "--data", str(study / "bids"), "--quiet", "--set", "split.by=none",
+             "--set", "tokenize.values=codes"]  # fmt: skip
+    assert main(["tokenize", *given, "--out", str(tmp_path / "whole")]) == 0
+    out, killed = tmp_path / "out", 0
+    while killed < 3:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "braindecode_pipe", "tokenize", *given, "--out", str(out)],
+            start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        before = {p.name for p in out.glob("tokenize/*/*.fit/*.safetensors")}
+        while process.poll() is None and not (
+            {p.name for p in out.glob("tokenize/*/*.fit/*.safetensors")} - before
+        ):
+            time.sleep(0.01)
+        assert process.poll() is None, "the fit ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+        killed += 1
+    assert main(["tokenize", *given, "--out", str(out)]) == 0
+    stores = [sorted((tmp_path / name).glob("tokenize/*/*.zarr")) for name in ("whole", "out")]
+    assert len(stores[0]) == 1 + 4 and not list(out.glob("tokenize/*/*.fit"))
+    for one, two in zip(*stores):
+        assert one.relative_to(tmp_path / "whole") == two.relative_to(out)
+        assert store_hash(one) == store_hash(two)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import tracemalloc
 from pathlib import Path
 
@@ -155,6 +156,21 @@ def test_codes_are_those_of_each_window_by_itself(study, tmp_path):
         share = counts[counts > 0] / counts.sum()
         assert np.isclose(usage["perplexity"][level], np.exp(-(share * np.log(share)).sum()))
         assert np.isclose(usage["used"][level], (counts > 0).mean())
+
+
+def test_inspect_tells_use_of_codes_and_errors(study, tmp_path):
+    from rich.console import Console
+
+    from braindecode_pipe.inspect import inspect_store
+
+    path = encoded(study, tmp_path, "two")
+    console = Console(width=200, file=io.StringIO())
+    console.print(inspect_store(path))
+    text = console.file.getvalue()
+    usage, errors = read_table(path, "usage"), read_table(path, "errors")
+    assert f"level 2: perplexity {usage['perplexity'][1]:.1f}" in text
+    assert f"grad, all (0 to 16 Hz): error of rebuilding {errors['error'].iloc[-1]:.2f}" in text
+    assert errors["kind"].tolist() == ["mag"] * 5 + ["grad"] * 5
 
 
 def test_windows_of_events_are_vectors_of_latent_sensors(study, tmp_path):
