@@ -3,11 +3,11 @@
 Three caps of electrodes look at the same simulated dipoles: A (BioSemi, 32) and B (every other of
 BioSemi's 64), on which a tokenizer and a linear decoder are trained, and C (19 electrodes of the
 10-20 system), which both see for the first time. Four stimuli differ in which dipoles they drive.
-Beside tokens stand the same decoder on signals interpolated to the electrodes of A by spherical
-splines, chance, and, with five minutes of C, a decoder trained on those alone. The tokenizer never
+Beside tokens stand what they rebuild at the electrodes of A, signals interpolated to those by
+spherical splines, chance, and, with five minutes of C, a decoder trained on those alone. The tokenizer never
 sees C. The share is that of events told right; its standard error is that of independent events.
 
-``python bench_tokens.py [--seconds 600] [--epochs 12] [--snr 0.3] [--seed 0]``
+``python bench_tokens.py [--seconds 600] [--epochs 16] [--snr 0.3] [--seed 0] [--folder DIR]``
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from braindecode_pipe.networks.sensors import normalize_signal
 from braindecode_pipe.recipe import TokenizeSection
 from braindecode_pipe.schema import sensor_coords, signal_dataset
 from braindecode_pipe.splits import FitScope
-from braindecode_pipe.store import open_signal, read_table, write_store
+from braindecode_pipe.store import is_committed, open_signal, read_table, write_store
+from braindecode_pipe.tokenize.saved import Tokenizer, load_tokenizer
+from braindecode_pipe.tokenize.sensors import SensorArray
 from braindecode_pipe.tokenize.stage import encode, fit
 from braindecode_pipe.train.decoder import BrainDecoder
 
@@ -121,89 +123,98 @@ def told(train: list[tuple[np.ndarray, np.ndarray]], test: tuple[np.ndarray, np.
     return float((np.asarray(decoder.predict(test[0])).argmax(1) == test[1]).mean())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--snr", type=float, default=0.3)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+def rebuilt(tokens: np.ndarray, tokenizer: Tokenizer, array: SensorArray) -> np.ndarray:
+    """What tokens ``(n, n_sources * width, n_steps)`` rebuild at the sensors of an array."""
+    vectors = torch.from_numpy(tokens).unflatten(1, (tokenizer.n_sources, -1)).transpose(2, 3)
+    with torch.no_grad():
+        parts = [tokenizer.network.decode(part, array.geometry, array.kinds)
+                 for part in vectors.split(64)]  # fmt: skip
+    return torch.cat(parts).numpy()
+
+
+def measure(given: argparse.Namespace, folder: Path) -> None:
+    """Simulate the devices, fit the tokenizer where it is not there, and compare."""
     section = TokenizeSection.model_validate(
         {"sfreq": SFREQ, "window_s": 1.0, "network": NETWORK, "epochs": given.epochs, "lr": 4e-3,
          "warmup": 0.0, "weight_decay": 0.0, "patience": given.epochs}
     )  # fmt: skip
     brain, devices = Brain(given.seed), caps()
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        paths, raw, same, tokens = {}, {}, {}, {}
-        for number, (name, cap) in enumerate(devices.items()):
-            places = np.array(list(cap.values()))
-            data, onset, label = brain.signal(places, given.seconds, given.snr, number + 1)
-            paths[name] = write(Path(folder) / f"{name}.zarr", cap, data)
-            first = np.round(onset * SFREQ).astype(int)
-            windows = np.stack([data[:, f : f + WINDOW] for f in first])
-            kinds = torch.zeros(len(cap), dtype=torch.int64)
-
-            def scaled(x, kinds=kinds):
-                return normalize_signal(torch.from_numpy(x), kinds).numpy()
-
-            raw[name] = scaled(windows), label
-            moved = windows if name == "A" else interpolated(windows, cap, devices["A"])
-            same[name] = normalize_signal(
-                torch.from_numpy(moved), torch.zeros(moved.shape[1], dtype=torch.int64)
-            ).numpy(), label  # fmt: skip
-            tokens[name] = onset, label
+    paths, events, raw, same = {}, {}, {}, {}
+    for number, (name, cap) in enumerate(devices.items()):
+        places = np.array(list(cap.values()))
+        data, onset, label = brain.signal(places, given.seconds, given.snr, number + 1)
+        paths[name] = write(folder / f"{name}.zarr", cap, data)
+        first = np.round(onset * SFREQ).astype(int)
+        windows = np.stack([data[:, f : f + WINDOW] for f in first])
+        moved = windows if name == "A" else interpolated(windows, cap, devices["A"])
+        raw[name], same[name] = (
+            (normalize_signal(torch.from_numpy(x), torch.zeros(x.shape[1], dtype=int)).numpy(),
+             label)
+            for x in (windows, moved)
+        )  # fmt: skip
+        names = [f"{name}{i}" for i in range(len(onset))]
+        events[name] = pd.DataFrame({"event": names, "onset": onset})
+    began, fitted = time.perf_counter(), folder / "fit.zarr"
+    if not is_committed(fitted):
         scope = FitScope("AB", (), dict.fromkeys("AB", ((0.0, given.seconds),)))
-        fit(section, scope, {n: n for n in "AB"}, {n: paths[n] for n in "AB"},
-            Path(folder) / "fit.zarr")  # fmt: skip
-        print(
-            f"tokenizer fitted in {time.perf_counter() - began:.0f} s; perplexity "
-            f"{read_table(Path(folder) / 'fit.zarr', 'usage')['perplexity'].round(1).tolist()}"
-        )
-        for name, (onset, label) in tokens.items():
-            events = pd.DataFrame({"event": [f"{name}{i}" for i in range(len(onset))],
-                                   "onset": onset})  # fmt: skip
-            out = Path(folder) / f"codes-{name}.zarr"
-            encode(section, Path(folder) / "fit.zarr", {"recording": name, "content_hash": name},
-                   paths[name], out, events=events, extent=(0.0, 1.0))  # fmt: skip
-            errors = read_table(out, "errors").set_index("band")["error"]
-            print(f"  {name}: error of rebuilding {errors['all']:.2f}")
-            signal = open_signal(out)
-            tokens[name] = signal.read_events(np.arange(signal.n_events)), label
-    report(raw, same, tokens)
+        fit(section, scope, {n: n for n in "AB"}, {n: paths[n] for n in "AB"}, fitted)
+    print(f"tokenizer fitted in {time.perf_counter() - began:.0f} s; perplexity "
+          f"{read_table(fitted, 'usage')['perplexity'].round(1).tolist()}")  # fmt: skip
+    tokenizer, array = load_tokenizer(fitted), SensorArray.of(open_signal(paths["A"]))
+    tokens, again = {}, {}
+    for name, own in events.items():
+        out = folder / f"codes-{name}.zarr"
+        encode(section, fitted, {"recording": name, "content_hash": name}, paths[name], out,
+               events=own, extent=(0.0, 1.0))  # fmt: skip
+        errors = read_table(out, "errors").set_index("band")["error"]
+        print(f"  {name}: error of rebuilding {errors['all']:.2f}")
+        signal, label = open_signal(out), raw[name][1]
+        tokens[name] = signal.read_events(np.arange(signal.n_events)), label
+        again[name] = rebuilt(tokens[name][0], tokenizer, array), label
+    report(raw, {"tokens": tokens, "tokens rebuilt at A": again, "splines": same})
 
 
-def report(raw: dict, same: dict, tokens: dict) -> None:
-    """Print the shares, and how they compare."""
-    five = int(300 / EVERY_S)
+def report(raw: dict, routes: dict[str, dict]) -> None:
+    """Print the shares of each way from devices to one space."""
+    five, n = int(300 / EVERY_S), len(raw["C"][1])
 
     def parts(pair):
         return [v[:five] for v in pair], [v[five:] for v in pair]
 
-    n = len(raw["C"][1])
-    zero = told([tokens["A"], tokens["B"]], tokens["C"])
-    rival = told([same["A"], same["B"]], same["C"])
-    error = (rival * (1 - rival) / n) ** 0.5
-    print(
-        f"C unseen, {n} events: tokens {zero:.3f}, splines {rival:.3f} (s.e. {error:.3f}), "
-        f"chance {1 / N_CLASSES:.2f}; tokens / splines {zero / rival:.2f}"
-    )
-    (own, rest), (seen, late), (moved, moved_rest) = map(
-        parts, (raw["C"], tokens["C"], same["C"])
-    )  # fmt: skip
-    if not len(rest[1]):
+    unseen = {way: told([x["A"], x["B"]], x["C"]) for way, x in routes.items()}
+    error = (0.25 * 0.75 / n) ** 0.5
+    shown = ", ".join(f"{way} {share:.3f}" for way, share in unseen.items())
+    print(f"C unseen, {n} events: {shown}; chance {1 / N_CLASSES:.2f} (s.e. {error:.3f}); "
+          f"tokens / splines {unseen['tokens'] / unseen['splines']:.2f}")  # fmt: skip
+    if n <= five:
         return
-    scratch = told([own], rest)
-    with_c = told([tokens["A"], tokens["B"], seen], late)
-    splines = told([same["A"], same["B"], moved], moved_rest)
-    print(
-        f"5 minutes of C, {len(rest[1])} events: tokens {with_c:.3f}, splines {splines:.3f}, "
-        f"signals of C alone {scratch:.3f}; tokens / alone {with_c / scratch:.2f}"
+    own, rest = parts(raw["C"])
+    alone = told([own], rest)
+    shown = ", ".join(
+        f"{way} {told([x['A'], x['B'], parts(x['C'])[0]], parts(x['C'])[1]):.3f}"
+        for way, x in routes.items()
     )
-    print(f"on A itself (5 minutes, the rest tested): tokens "
-          f"{told([parts(tokens['A'])[0]], parts(tokens['A'])[1]):.3f}, signals "
-          f"{told([parts(raw['A'])[0]], parts(raw['A'])[1]):.3f}")  # fmt: skip
+    print(f"5 minutes of C, {n - five} events: {shown}; signals of C alone {alone:.3f}")
+    within = {"signals": raw, **routes}
+    shown = ", ".join(f"{way} {told([parts(x['A'])[0]], parts(x['A'])[1]):.3f}"
+                      for way, x in within.items())  # fmt: skip
+    print(f"5 minutes of A alone, the rest of A: {shown}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--snr", type=float, default=0.3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="where stores are kept, and a tokenizer is used again")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.folder:
+        measure(given, Path(given.folder))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        measure(given, Path(folder))
 
 
 if __name__ == "__main__":
