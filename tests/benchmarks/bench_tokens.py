@@ -4,8 +4,9 @@ Three caps of electrodes look at the same simulated dipoles: A (BioSemi, 32) and
 BioSemi's 64), on which a tokenizer and a linear decoder are trained, and C (19 electrodes of the
 10-20 system), which both see for the first time. Four stimuli differ in which dipoles they drive.
 Beside tokens stand what they rebuild at the electrodes of A, signals interpolated to those by
-spherical splines, chance, and, with five minutes of C, a decoder trained on those alone. The tokenizer never
-sees C. The share is that of events told right; its standard error is that of independent events.
+spherical splines, chance, and, with five minutes of C, a decoder trained on those alone. The
+tokenizer never sees C. The share is that of events told right; its standard error is that of
+independent events at chance.
 
 ``python bench_tokens.py [--seconds 600] [--epochs 16] [--snr 0.3] [--seed 0] [--folder DIR]``
 """
