@@ -51,7 +51,7 @@ class SensorArray:
         """
         known = signal.sensors["kind"].astype(str).isin(KINDS).to_numpy()
         good = signal.sensors["sensor_good"].to_numpy(bool)
-        rows = np.flatnonzero(known & good)
+        rows = usable_rows(signal)
         if not len(rows):
             kinds = sorted(set(signal.sensors["kind"].astype(str)))
             raise DataError(
@@ -71,6 +71,12 @@ class SensorArray:
         table = table[own].reset_index(drop=True)
         keep = torch.from_numpy(own)
         return cls(table, rows, geometry[keep], kinds[keep], unplaced)
+
+
+def usable_rows(signal: Signal) -> np.ndarray:
+    """Positions of the sensors of a recording that are good and of a kind with a number."""
+    known = signal.sensors["kind"].astype(str).isin(KINDS).to_numpy()
+    return np.flatnonzero(known & signal.sensors["sensor_good"].to_numpy(bool))
 
 
 def check_rate(signal: Signal, sfreq: float) -> None:

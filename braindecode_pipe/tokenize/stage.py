@@ -23,7 +23,7 @@ from braindecode_pipe.store import open_signal, write_store
 from braindecode_pipe.tokenize.encode import Encoding, EventWindows
 from braindecode_pipe.tokenize.measures import CodeCounts
 from braindecode_pipe.tokenize.saved import Tokenizer, best_device, load_tokenizer, make_network
-from braindecode_pipe.tokenize.sensors import SensorWindows, check_rate, windows_within
+from braindecode_pipe.tokenize.sensors import SensorWindows, check_rate, usable_rows, windows_within
 
 COUNTED = 256  # windows over which a fitted tokenizer tells how evenly it uses its codes
 
@@ -40,9 +40,9 @@ def fit(
     """Fit a tokenizer to what a scope may see, and write it.
 
     Windows lie side by side in the extents of the scope, wholly in good samples; the last share of
-    each recording's only tells when to stop. A fit that is stopped goes on from its checkpoints in
-    ``<key>.fit`` beside the store, which go when the store is there. Under ``torchrun`` all
-    processes share it and the first one writes.
+    each recording's only tells when to stop. Recordings without a good sensor are left out. A fit
+    that is stopped goes on from its checkpoints in ``<key>.fit`` beside the store, which go when
+    the store is there. Under ``torchrun`` all processes share it and the first one writes.
 
     The store holds ``model.safetensors`` and ``model.json``, and the groups ``log`` (epochs) and
     ``usage`` (of codes, on windows of the fit).
@@ -59,7 +59,7 @@ def fit(
     Raises
     ------
     DataError
-        When a recording has another rate or no sensor, or there are fewer than two windows.
+        When a recording has another rate, or there are fewer than two windows.
     RecipeError
         For settings that the network cannot do with.
     """
@@ -69,7 +69,7 @@ def fit(
         check_rate(signal, section.sfreq)
     network, arguments = make_network(section)
     starts = {n: windows_within(s, scope.extents.get(n, ()), section.window)
-              for n, s in opened.items()}  # fmt: skip
+              for n, s in opened.items() if len(usable_rows(s))}  # fmt: skip
     starts = {name: own for name, own in starts.items() if len(own)}
     held = {name: own[len(own) - int(section.validation * len(own)) :]
             for name, own in starts.items()}  # fmt: skip
@@ -109,6 +109,7 @@ def fit(
             "window_s": section.window_s,
             "fit_scope": scope.hash(),
             "recordings": list(starts),
+            "left_out": sorted(set(opened) - set(starts)),
             "n_windows": n,
             "n_validation": sum(map(len, held.values())),
             "best_epoch": done.best_epoch,

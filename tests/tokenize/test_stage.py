@@ -109,6 +109,18 @@ def test_the_same_fit_gives_the_same_bytes_whatever_lies_outside_its_scope(study
     assert store_hash(tmp_path / "seen-fit.zarr") != store_hash(folder / "fit.zarr")
 
 
+def test_recordings_without_a_good_sensor_do_not_stop_a_fit(study, tmp_path):
+    _, signals = study
+    lost = write_recording(tmp_path / "lost.zarr", EEG, good=np.zeros(7, bool))
+    out = tmp_path / "fit.zarr"
+    both = scope(one=[(0.0, 40.0)], lost=[(0.0, 40.0)])
+    fit(section(epochs=1), both, {**CONTENTS, "lost": "cccc"},
+        {"one": signals["one"], "lost": lost}, out)  # fmt: skip
+    attrs = store_attrs(out)
+    assert (attrs["recordings"], attrs["left_out"]) == (["one"], ["lost"])
+    assert set(load_tokenizer(out).seen) == {"aaaa"}
+
+
 def test_a_stopped_fit_goes_on_to_the_same_bytes(study, tmp_path, monkeypatch):
     from braindecode_pipe.fitting import loop
 
