@@ -98,7 +98,10 @@ def read(recipe_text):
 def decoded(study, read):
     """A whole run whose decoders read tokens of both devices, pooled over people."""
     recipe = read(*READ, "split.n_folds=2", "split.within_subject=false",
-                  'train.decoders=["ridge", "mlp"]', "train.epochs=2")  # fmt: skip
+                  'train.decoders=["ridge", "mlp", "conv"]', "train.epochs=1",
+                  "train.network.conv.hidden=8", "train.network.conv.n_virtual=4",
+                  "train.network.conv.depth=1", "train.network.conv.n_fourier=32",
+                  "train.network.mlp.hidden=8", "evaluate.permutations=99")  # fmt: skip
     result = pipeline.run(recipe, study / "bids", study / "out", quiet=True, until="evaluate",
                           ledger=study / "ledger")  # fmt: skip
     assert [(row.unit, row.error) for row in result.failed] == []
@@ -125,7 +128,7 @@ def test_two_devices_become_tokens_that_one_decoder_reads(study, decoded):
                 assert signal.n_events == 20 and set(signal.sensors["kind"]) == {"latent"}
                 assert signal.attrs["fit_scope"] == attrs["fit_scope"]
         assert len(layouts) == 1
-    assert {name.split("_")[1] for name in of_stage(result, "train")} == {"ridge", "mlp"}
+    assert {name.split("_")[1] for name in of_stage(result, "train")} == {"ridge", "mlp", "conv"}
     assert set(of_stage(result, "evaluate")) == {"word"}
     assert audit(study / "out") == []
     again = pipeline.run(recipe, study / "bids", study / "out", quiet=True, until="evaluate",
