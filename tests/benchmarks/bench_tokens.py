@@ -8,7 +8,7 @@ spherical splines, chance, and, with five minutes of C, a decoder trained on tho
 tokenizer never sees C. The share is that of events told right; its standard error is that of
 independent events at chance.
 
-``python bench_tokens.py [--seconds 600] [--epochs 16] [--snr 0.3] [--seed 0] [--folder DIR]``
+``python bench_tokens.py [--seconds 600] [--epochs 16] [--snr 0.3] [--burst] [--seed 0] [--folder DIR]``
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Brain:
         field -= field.mean(0)
         return field / field.std(0)
 
-    def signal(self, electrodes: np.ndarray, seconds: float, snr: float, seed: int):
+    def signal(self, electrodes: np.ndarray, seconds: float, snr: float, seed: int, burst: bool):
         """Signals ``(n_electrodes, n_times)`` [V], onsets [s] and stimuli."""
         rng = np.random.default_rng(seed)
         n = round(seconds * SFREQ)
@@ -88,6 +88,8 @@ class Brain:
         for begin, stimulus in zip(onset, label):
             since = np.maximum(times - begin, 0)
             wave = since / 0.15 * np.exp(1 - since / 0.15)
+            if burst:
+                wave = wave * np.sin(2 * np.pi * 8 * since)
             own[6:] += snr * self.drive[stimulus][:, None] * wave
         data = self.field(electrodes) @ own
         data += 0.5 * rng.normal(size=data.shape)
@@ -143,7 +145,7 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     paths, events, raw, same = {}, {}, {}, {}
     for number, (name, cap) in enumerate(devices.items()):
         places = np.array(list(cap.values()))
-        data, onset, label = brain.signal(places, given.seconds, given.snr, number + 1)
+        data, onset, label = brain.signal(places, given.seconds, given.snr, number + 1, given.burst)
         paths[name] = write(folder / f"{name}.zarr", cap, data)
         first = np.round(onset * SFREQ).astype(int)
         windows = np.stack([data[:, f : f + WINDOW] for f in first])
@@ -207,6 +209,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--snr", type=float, default=0.3)
+    parser.add_argument("--burst", action="store_true", help="responses at 8 Hz, not slow waves")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="where stores are kept, and a tokenizer is used again")
     given = parser.parse_args()
