@@ -8,7 +8,7 @@ spherical splines, chance, and, with five minutes of C, a decoder trained on tho
 tokenizer never sees C. The share is that of events told right; its standard error is that of
 independent events at chance.
 
-``python bench_tokens.py [--seconds 600] [--epochs 16] [--snr 0.3] [--burst] [--seed 0] [--folder DIR]``
+``python bench_tokens.py [--seconds 600] [--epochs 16] [--snr 0.3] [--burst] [--folder DIR]``
 """
 
 from __future__ import annotations
