@@ -1,7 +1,8 @@
-"""The data contract: how signals, responses, tables, embeddings and predictions look as xarray.
+"""The data contract: how signals, responses, tables, embeddings, codes ... look as xarray.
 
 Builders make datasets that follow the contract, ``validate`` says where one does not. Nothing here
-touches a file. A change of what is written here needs a new ``SCHEMA_VERSION`` and a migration.
+touches a file. A change of what is written here needs a new ``SCHEMA_VERSION`` and a migration; a
+kind of store or sensor that joins changes nothing that is there, and readers without it refuse it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from braindecode_pipe.errors import SchemaError
 
 SCHEMA_VERSION = "1"
 
-KINDS = ("signal", "response", "table", "embedding", "prediction", "qc")
+KINDS = (
+    "signal", "response", "table", "embedding", "tokens", "codes", "tokenizer", "prediction", "qc",
+)  # fmt: skip
 SENSOR_KINDS = (
     "eeg",
     "mag",
@@ -30,6 +33,8 @@ SENSOR_KINDS = (
     "voxel",
     "vertex",
     "parcel",
+    # A feature of a source that a tokenizer has learned: it lies nowhere.
+    "latent",
 )
 UNITS = ("V", "T", "T/m", "a.u.")
 DATA_ORIGINS = ("recorded", "simulated", "mixed")
@@ -38,14 +43,19 @@ _ARRAY = {
     "signal": "signal",
     "response": "response",
     "embedding": "embedding",
+    "tokens": "tokens",
+    "codes": "codes",
     "prediction": "prediction",
 }
 _DIMS = {
     "signal": {("sensor", "time")},
     "response": {("event", "sensor"), ("event", "sensor", "time")},
     "embedding": {("stimulus", "feature"), ("stimulus", "step", "feature")},
+    "tokens": {("window", "token", "feature")},
+    "codes": {("window", "token", "quantizer")},
     "prediction": {("query", "feature")},
 }
+_TYPES = {"codes": np.int16}
 # Coordinates that name the rows, and whether a name may come twice.
 _IDS = {
     "response": {"event": True},
@@ -185,6 +195,32 @@ def embedding_dataset(
     return dataset
 
 
+def codes_dataset(
+    data: Any, times: np.ndarray, good: np.ndarray, attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    """Windows of a recording as ``codes``, or as ``tokens`` where the values are float32.
+
+    Parameters
+    ----------
+    data : (n_windows, n_tokens, n_quantizers) int16, or (n_windows, n_tokens, n_features) float32
+        Token ``i * n_steps + j`` is step ``j`` of source ``i``.
+    times : (n_windows,) [s], begin of each window
+    good : (n_windows,) bool, False where a window holds samples that are marked bad
+    attrs : must hold ``data_origin``, ``sfreq`` [Hz] of the recording, ``window_s`` and ``hop_s``
+    """
+    kind, last = ("codes", "quantizer") if data.dtype == np.int16 else ("tokens", "feature")
+    dataset = _build(
+        {kind: (("window", "token", last), data)},
+        coords={
+            "window_time": ("window", np.asarray(times, float)),
+            "window_good": ("window", np.asarray(good, bool)),
+        },
+        attrs={"schema_version": SCHEMA_VERSION, "kind": kind, **attrs},
+    )
+    validate(dataset)
+    return dataset
+
+
 def prediction_dataset(
     data: np.ndarray, events: list[str], stimuli: list[str], attrs: Mapping[str, Any]
 ) -> xr.Dataset:
@@ -274,8 +310,9 @@ def validate(dataset: xr.Dataset) -> None:
             expected=" or ".join(map(str, sorted(_DIMS[kind]))),
             found=str(tuple(array.dims)),
         )
-    if array.dtype != np.float32:
-        raise SchemaError(f"{kind} has the wrong type", expected="float32", found=str(array.dtype))
+    dtype = np.dtype(_TYPES.get(kind, np.float32))
+    if array.dtype != dtype:
+        raise SchemaError(f"{kind} has the wrong type", expected=str(dtype), found=str(array.dtype))
     if dataset.attrs.get("data_origin") not in DATA_ORIGINS:
         raise SchemaError(
             f"{kind} without data_origin",
@@ -294,6 +331,8 @@ def validate(dataset: xr.Dataset) -> None:
     if kind in ("signal", "response"):
         _validate_sensors(dataset)
         _validate_times(dataset, array)
+    if kind in ("tokens", "codes"):
+        _validate_windows(dataset)
 
 
 def _validate_sensors(dataset: xr.Dataset) -> None:
@@ -336,6 +375,19 @@ def _validate_times(dataset: xr.Dataset, array: xr.DataArray) -> None:
             expected="every sample later than the one before",
             found=f"{int((~(steps > 0)).sum())} steps that are not positive, or NaN",
         )
+
+
+def _validate_windows(dataset: xr.Dataset) -> None:
+    """Windows begin at known times, and are cut in a way that is told."""
+    for name in ("window_s", "hop_s", "sfreq"):
+        value = dataset.attrs.get(name)
+        if not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
+            raise SchemaError("windows without their cut", expected=f"attrs[{name!r}] > 0",
+                              found=repr(value))  # fmt: skip
+    for name in ("window_time", "window_good"):
+        if name not in dataset.coords or dataset[name].dims != ("window",):
+            raise SchemaError("windows without their times", expected=f"{name!r} along 'window'",
+                              found=str(sorted(map(str, dataset.coords))))  # fmt: skip
 
 
 def _refuse_repeats(what: str, names: list[str]) -> None:

@@ -11,6 +11,7 @@ from braindecode_pipe.errors import SchemaError
 from braindecode_pipe.schema import (
     SENSOR_KINDS,
     UNITS,
+    codes_dataset,
     dataset_to_table,
     embedding_dataset,
     join_data_origin,
@@ -46,14 +47,36 @@ def make_prediction() -> xr.Dataset:
     )
 
 
-MAKERS = [make_signal, make_response, make_embedding, make_prediction]
+def make_codes(dtype=np.int16) -> xr.Dataset:
+    attrs = {"sfreq": 256.0, "window_s": 2.0, "hop_s": 1.5, "data_origin": "simulated"}
+    return codes_dataset(np.zeros((3, 8, 4), dtype), 1.5 * np.arange(3), np.ones(3, bool), attrs)
+
+
+def make_tokens() -> xr.Dataset:
+    return make_codes(np.float32)
+
+
+MAKERS = [
+    make_signal, make_response, make_embedding, make_prediction, make_codes, make_tokens,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_builders_follow_the_contract(make):
     dataset = make()
     validate(dataset)
-    assert dataset[dataset.attrs["kind"]].dtype == np.float32
+    kind = dataset.attrs["kind"]
+    assert dataset[kind].dtype == (np.int16 if kind == "codes" else np.float32)
+
+
+def test_windows_of_codes_know_where_they_are():
+    assert make_codes()["codes"].dims == ("window", "token", "quantizer")
+    assert make_tokens()["tokens"].dims == ("window", "token", "feature")
+    with pytest.raises(SchemaError, match="'window_time' along 'window'"):
+        validate(make_codes().drop_vars("window_time"))
+    for name in ("window_s", "hop_s", "sfreq"):
+        with pytest.raises(SchemaError, match=f"attrs.*{name}.* > 0"):
+            validate(make_codes().assign_attrs({name: 0.0}))
 
 
 @pytest.mark.parametrize("make", MAKERS)

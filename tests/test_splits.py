@@ -18,6 +18,7 @@ from braindecode_pipe.splits import (
     extents_hash,
     fit_extents,
     make_folds,
+    seen_tests,
     shared_between_roles,
     within_reach,
 )
@@ -199,6 +200,39 @@ def test_f36_fits_of_a_divided_recording_see_no_test_window(guard):
     assert extents_hash(extents) == extents_hash([list(pair) for pair in extents])
     assert extents_hash(extents) != extents_hash(extents[1:])
     assert fit_extents(folds_of(SplitSection(by="run")), "sub-0_run-0_eeg", (0, 1), 0) is None
+
+
+def test_extents_of_one_fold_leave_out_its_own_tests_only():
+    section = SplitSection(by="time", within_subject=False, n_folds=3)
+    plan = folds_of(section, n_subjects=1, n_runs=1, n_events=30)
+    name, extent = "sub-0_run-0_eeg", (0.0, 0.5)
+    # Blocks of ten events a second apart, in a recording of 35 s.
+    found = [fit_extents(plan, name, extent, 0.25, fold) for fold in range(3)]
+    first = [plan.events["onset"][plan.rows(fold, "test")].min() for fold in range(3)]
+    by_begin = dict(zip(first, found))
+    assert by_begin[0.0] == ((9.75, 35.0),)
+    assert by_begin[20.0] == ((0.0, 19.75), (29.75, 35.0))
+    assert fit_extents(plan, name, extent, 0.25) == ((29.75, 35.0),)
+
+
+def test_tests_that_a_fit_saw_are_found_by_content():
+    plan = folds_of(SplitSection(by="run", within_subject=False, n_folds=3), n_subjects=1)
+    content = "content of " + plan.recordings["recording"]
+    plan = StudyPlan(plan.recordings.assign(content_hash=content), plan.events, plan.stimuli,
+                     plan.folds, plan.role)  # fmt: skip
+    tested = plan.rows(0, "test")
+    name = plan.events["recording"].iloc[tested[0]]
+    # A window of half a second begins every second: from 1.5 on, the next is that at 2.
+    for extents, expected in (
+        ([(2.2, 3.1)], [2, 3]),
+        ([(1.5, 2.0)], []),
+        ([(0.0, 0.1), (11.4, 20.0)], [0, 11]),
+        ([], []),
+    ):
+        found = seen_tests(plan, {f"content of {name}": extents}, (0.0, 0.5), 0)
+        assert found == [plan.events["event"].iloc[tested[k]] for k in expected]
+    other = plan.events["recording"].iloc[plan.rows(0, "train")[0]]
+    assert seen_tests(plan, {f"content of {other}": [(0.0, 99.0)]}, (0.0, 0.5), 0) == []
 
 
 def test_impossible_splits_say_why():

@@ -29,6 +29,7 @@ from braindecode_pipe.audit.stores import (
     audit_prediction,
     audit_recording,
     audit_scopes,
+    audit_tokens,
     audit_trials,
 )
 from braindecode_pipe.errors import MissingFileError, StoreError
@@ -109,6 +110,8 @@ def audit_stores(
     findings += audit_trials(recordings, plan)
     for path in stores.pop("embed", []):
         findings += _readable(path, audit_embedding, plan)
+    for path in stores.pop("tokenize", []):
+        findings += _readable(path, audit_tokens, plan)
     for stage in ("plan", "evaluate", "report"):
         stores.pop(stage, None)
     for path in (path for paths in stores.values() for path in paths):

@@ -52,6 +52,8 @@ _TABLE = (
     # --- what was fitted ---
     Check("fit-extents", "error", "something was fitted on samples of tested windows",
           "a scaler, ICA or drift model of whole recordings"),
+    Check("tokenizer", "error", "tokens come from a tokenizer that was fitted on samples of tested "
+          "windows", "a tokenizer of the whole data set"),
     Check("fit-scope", "error", "something was fitted on other events than its fold's training",
           "tokenizers, clusters and scalers of the whole data set"),
     Check("selection", "error", "an epoch or a setting was chosen on what is tested",

@@ -19,6 +19,7 @@ from braindecode_pipe.splits import (
     StudyPlan,
     divided_recordings,
     overlaps,
+    seen_tests,
     tested_within,
     window_times,
 )
@@ -120,6 +121,25 @@ def scopes_of(path: Path) -> list[tuple[str, str]]:
     pairs = [(str(k), v) for attrs in stated for k, v in attrs.items()]
     return sorted({(k, v) for k, v in pairs
                    if k.endswith("_scope") and isinstance(v, str) and v})  # fmt: skip
+
+
+def audit_tokens(path: Path, plan: StudyPlan) -> Iterator[Finding]:
+    """Findings about the tokens of one recording that decoders read: what their tokenizer saw."""
+    attrs = store_attrs(path)
+    if attrs.get("kind") != "response":
+        return  # a tokenizer, or codes that nothing is decoded from
+    name, seen = str(attrs["recording"]), attrs["tokenizer_seen"]
+    if seen is None:
+        what = f"the tokenizer of {name} does not say what it was fitted on"
+        yield finding("tokenizer", "", what, [name], "warning")
+        return
+    content = str(plan.recordings.set_index("recording").loc[name, "content_hash"])
+    for fold, label in enumerate(plan.folds["fold"].astype(str)):
+        if label in attrs["folds"]:
+            met = seen_tests(plan, {content: seen}, tuple(attrs["token_extent"]), fold)
+            if met:
+                what = f"the tokenizer of {name} was fitted on samples of tested windows"
+                yield finding("tokenizer", label, what, met)
 
 
 def audit_embedding(path: Path, plan: StudyPlan) -> Iterator[Finding]:

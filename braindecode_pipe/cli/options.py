@@ -15,6 +15,7 @@ class Stage(StrEnum):
     plan = "plan"
     preprocess = "preprocess"
     embed = "embed"
+    tokenize = "tokenize"
     train = "train"
     evaluate = "evaluate"
     report = "report"

@@ -38,6 +38,7 @@ _DOES = {
     Stage.plan: "Find recordings, events and stimuli, and fix the split",
     Stage.preprocess: "Turn recordings into signal stores",
     Stage.embed: "Turn stimuli into vectors",
+    Stage.tokenize: "Fit or load tokenizers, and turn recordings into codes",
     Stage.train: "Fit decoders on every fold",
     Stage.evaluate: "Score the predictions against chance",
     Stage.report: "Write the report",

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from braindecode_pipe.errors import MissingFileError
+from braindecode_pipe.schema import dataset_to_table
 from braindecode_pipe.store import (
     is_committed,
     list_extra_files,
@@ -121,6 +122,7 @@ def _lines(dataset: xr.Dataset, kind: str) -> Iterator[str]:
     if kind == "table" and "columns" in attrs:
         n = next(iter(dataset.sizes.values()), 0)
         yield f"  {n} rows: {', '.join(map(str, attrs.get('columns', [])))}"
+        yield from _codes(dataset)
     else:
         for name, array in dataset.data_vars.items():
             dims = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
@@ -133,6 +135,19 @@ def _lines(dataset: xr.Dataset, kind: str) -> Iterator[str]:
     for name in ("steps", "warnings"):
         for line in attrs.get(name, []):
             yield f"  {name[:-1]}: {line}"
+
+
+def _codes(dataset: xr.Dataset) -> Iterator[str]:
+    """How evenly a tokenizer uses its codes, and what it gets wrong: the rows of such tables."""
+    columns = set(dataset.attrs["columns"])
+    rows = dataset_to_table(dataset).itertuples() if columns & {"perplexity", "band"} else ()
+    for row in rows:
+        if "perplexity" in columns:
+            yield (f"  level {row.level}: perplexity {row.perplexity:.1f}, {row.used:.1%} of the "
+                   f"codebook in use, {row.codes} codes")  # fmt: skip
+        elif "error" in columns:
+            yield (f"  {row.kind}, {row.band} ({row.low:g} to {row.high:g} Hz): error of "
+                   f"rebuilding {row.error:.2f}")  # fmt: skip
 
 
 def _sensors(dataset: xr.Dataset) -> Iterator[str]:

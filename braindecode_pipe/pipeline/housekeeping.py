@@ -33,7 +33,7 @@ def check(recipe: Recipe, data: str | Path, *, is_proposal: bool = False) -> lis
     """
     try:
         result = build(
-            recipe.plan, recipe.split, Path(data), extent=recipe.train.extent,
+            recipe.plan, recipe.split, Path(data), extent=recipe.extent,
             reach=lambda recording: reach(recipe.preprocess, recording).total,
             repairs=recipe.preprocess.emeg.repairs,
         )  # fmt: skip
@@ -82,6 +82,10 @@ def clean(out: str | Path) -> list[Path]:
     used, reached = ({unit[key] for unit in units} for key in ("store", "stage"))
     removed = []
     with StoreLock(out / "run"):
+        for fit in out.glob("tokenize/*/*.fit"):
+            # Checkpoints of a fit that was stopped: of no use to another one.
+            if fit.with_suffix(".zarr").relative_to(out).as_posix() not in used:
+                shutil.rmtree(fit)
         parts = [path for path in out.glob("*/*/*.zarr.*-*") if path.is_dir()]
         named = {path.with_name(path.name.partition(".zarr.")[0] + ".zarr") for path in parts}
         for store in sorted({*out.glob("*/*/*.zarr"), *named}):

@@ -18,6 +18,7 @@ from braindecode_pipe.pipeline.findings import event_findings
 from braindecode_pipe.pipeline.published import publish, versions, write_record
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.stages import Stages
+from braindecode_pipe.pipeline.tokens import Tokens, run_tokens, section_of
 from braindecode_pipe.pipeline.units import STAGES, Unit
 from braindecode_pipe.recipe import Recipe
 from braindecode_pipe.splits import StudyPlan
@@ -53,7 +54,8 @@ class Run:
         self.decodes = recipe.split.by != "none"
         if not self.decodes and until in ("embed", "train", "evaluate"):
             raise RecipeError(
-                "nothing is decoded without a split", expected="stages plan, preprocess, report",
+                "nothing is decoded without a split",
+                expected="stages plan, preprocess, tokenize, report",
                 found=until, remedy='set [split] by to something other than "none"',
             )  # fmt: skip
         recipe = with_low_level(recipe)
@@ -66,6 +68,8 @@ class Run:
         self.hashes = FileHashes(out / "cache" / "hashes.json")
         self.history = History(out / "cache" / "history.json")
         self.stages = Stages(recipe, data, out, self.hashes, tensorboard)
+        if until == "tokenize":
+            section_of(self.stages)
         self.ledger = ledger_dir(data, ledger)
         self.result = RunResult()
         self.auditor = Auditor(check_names(allow_leaks))
@@ -181,16 +185,19 @@ def run_stages(current: Run) -> None:
     if not current.dry_run:
         plan = plan.without(failed)
     signals = {name: unit for name, unit in signals.items() if name in done}
-    if not current.decodes and "report" in current.wanted and signals:
-        _report(current, plan, signals, {}, {}, {})
+    if not current.decodes and signals:
+        tokens = run_tokens(current, plan, signals)
+        if "report" in current.wanted:
+            _report(current, plan, signals, {}, {}, {}, tokens)
     if "embed" not in current.wanted or not current.decodes:
         return
     embeddings = current.stages.embed(plan)
     done = current.execute(embeddings.values())
     missing = set(embeddings) - done
+    tokens = run_tokens(current, plan, signals)
     if "train" not in current.wanted:
         return
-    trained = _train(current, plan, signals, embeddings, missing)
+    trained = _train(current, plan, signals, embeddings, missing, tokens)
     if "evaluate" not in current.wanted:
         return
     usable = {name: unit for name, unit in embeddings.items() if name not in missing}
@@ -206,7 +213,7 @@ def run_stages(current: Run) -> None:
     if not current.dry_run:
         current.record_scores(evaluations)
     if "report" in current.wanted:
-        _report(current, plan, signals, usable, trained, evaluations)
+        _report(current, plan, signals, usable, trained, evaluations, tokens)
 
 
 def _plan(current: Run) -> StudyPlan | None:
@@ -248,12 +255,16 @@ def _train(
     signals: dict[str, Unit],
     embeddings: dict[str, Unit],
     missing: set[str],
+    tokens: Tokens | None,
 ) -> dict[tuple[str, str, str], Unit]:
-    units = current.stages.train(plan, signals, embeddings)
+    tokens = tokens if current.recipe.train.inputs == "tokens" else None
+    units = current.stages.train(plan, signals, embeddings, tokens and tokens.of_fold)
     runnable = {}
     for key, unit in units.items():
         if key[0] in missing:
             current.skip(unit, f"the embedding {key[0]} failed")
+        elif tokens is not None and key[2] in tokens.lost:
+            current.skip(unit, tokens.lost[key[2]])
         elif key[2] and (lost := _lost_role(plan, key[2])):
             current.skip(unit, f"no {lost} event is left in this fold: its recordings failed")
         else:
@@ -274,6 +285,7 @@ def _report(
     embeddings: dict[str, Unit],
     trained: dict[tuple[str, str, str], Unit],
     evaluations: dict[str, Unit],
+    tokens: Tokens | None = None,
 ) -> None:
     from braindecode_pipe.report import ReportInputs
 
@@ -292,6 +304,7 @@ def _report(
         recipe=current.recipe.model_dump(mode="json"),
         plan=current.stages.plan().path,
         signals={name: unit.path for name, unit in signals.items()},
+        tokens={} if tokens is None else tokens.shown,
         embeddings={name: unit.path for name, unit in embeddings.items()},
         predictions=predictions,
         evaluations={name: unit.path for name, unit in evaluations.items()},
@@ -301,7 +314,8 @@ def _report(
         versions=versions(),
         failures=failures,
     )
-    unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(),
+    encoded = [] if tokens is None else tokens.units
+    unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(), *encoded,
                                           *trained.values(), *evaluations.values()])  # fmt: skip
     if current.execute([unit]) and not current.dry_run and is_committed(unit.path):
         whole = current.decodes or current.name == "run"

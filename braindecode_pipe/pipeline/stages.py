@@ -21,8 +21,8 @@ from braindecode_pipe.splits import StudyPlan, content_hash, extents_hash, fit_e
 
 # Settings of a table of [embed] that train applies, at their defaults: no part of the embedding.
 _AFTER_EMBED = {k: getattr(EmbedSpec(), k) for k in ("normalize", "components")}
-# Parts of [train] that say which units there are, or belong to one kind of decoder.
-_OTHERS = {"decoders", "decoders_of", "embeddings", "zero_shot", "seed", "seeds"}
+# Parts of [train] that say which units there are or what they read, or are of one kind of decoder.
+_OTHERS = {"decoders", "decoders_of", "embeddings", "inputs", "zero_shot", "seed", "seeds"}
 _SLIDING = {"sliding_s", "sliding_step_s"}
 
 
@@ -36,10 +36,11 @@ class Stages:
         self.recipe, self.data, self.out, self.hashes = recipe, data, out, hashes
         self.threads, self.tensorboard = recipe.compute.threads, tensorboard
 
-    def _unit(
+    def unit(
         self, stage: str, name: str, parts: dict[str, str], function: str,
         arguments: dict[str, Any], together: bool = False,
     ) -> Unit:  # fmt: skip
+        """A unit of a stage, whose code and libraries join what it depends on."""
         table = STAGES[stage]
         parts = {
             **parts,
@@ -53,7 +54,7 @@ class Stages:
     @property
     def extent(self) -> tuple[float, float | None]:
         """Times [s] around an event that decoders read."""
-        return self.recipe.train.extent
+        return self.recipe.extent
 
     @property
     def table_repairs(self) -> list[str]:
@@ -77,7 +78,7 @@ class Stages:
             **flatten(self.table_repairs, "preprocess.emeg.repairs"),
             **{f"content of {name}": value for name, value in contents.items()},
         }
-        return self._unit(
+        return self.unit(
             "plan",
             "study",
             parts,
@@ -122,13 +123,13 @@ class Stages:
             if is_bold and own.responses != "series":
                 events = plan.events[plan.events["recording"] == row["recording"]]
                 events = events.reset_index(drop=True)
-                parts["events"] = _table_hash(events)
+                parts["events"] = table_hash(events)
             # EEG and MEG need no guard: what a fit must not see is bridged before it is filtered.
             guard_s = reach(section, row).filters if is_bold else 0.0
             extents = fit_extents(plan, row["recording"], self.extent, guard_s)
             if extents is not None:
                 parts["fit_extents"] = extents_hash(extents)
-            units[row["recording"]] = self._unit(
+            units[row["recording"]] = self.unit(
                 "preprocess",
                 row["recording"],
                 parts,
@@ -164,14 +165,14 @@ class Stages:
             parts = {
                 **flatten(spec.model_dump(mode="json", exclude=set(_AFTER_EMBED)), f"embed.{name}"),
                 **flatten(model_fingerprint(spec, kind), "model"),
-                "stimuli": _table_hash(stimuli),
+                "stimuli": table_hash(stimuli),
                 "data_origin": origin,
             }
             onsets = None
             if spec.onsets_of:
                 onsets = _stimuli(plan, spec.onsets_of).reset_index(drop=True)
-                parts["onsets"] = _table_hash(onsets)
-            units[name] = self._unit(
+                parts["onsets"] = table_hash(onsets)
+            units[name] = self.unit(
                 "embed",
                 name,
                 parts,
@@ -194,9 +195,16 @@ class Stages:
         return self.recipe.train.embeddings or [n for n in self.recipe.embed if n not in prompts]
 
     def train(
-        self, plan: StudyPlan, signals: dict[str, Unit], embeddings: dict[str, Unit]
+        self,
+        plan: StudyPlan,
+        signals: dict[str, Unit],
+        embeddings: dict[str, Unit],
+        tokens: Mapping[str, dict[str, Unit]] | None = None,
     ) -> dict[tuple[str, str, str], Unit]:
-        """One unit per (embedding, label of a variant, fold), and one for zero-shot."""
+        """One unit per (embedding, label of a variant, fold), and one for zero-shot.
+
+        ``tokens`` of each fold are read in place of ``signals``, where there are any.
+        """
         units, train = {}, self.recipe.train
         for name in self.decoded():
             if name not in embeddings:
@@ -204,8 +212,9 @@ class Stages:
             for decoder in train.decoders_of.get(name, train.decoders):
                 for own in variants(train, decoder):
                     for fold, label in enumerate(plan.folds["fold"]):
+                        read = signals if tokens is None else tokens.get(label, {})
                         units[(name, own.label, label)] = self._train_unit(
-                            plan, signals, embeddings[name], name, own, fold
+                            plan, read, embeddings[name], name, own, fold
                         )
         if self.recipe.train.zero_shot:
             units[("zero_shot", "ridge", "")] = self._zero_shot_unit(plan, signals)
@@ -223,6 +232,8 @@ class Stages:
     def _scaling(self, plan: StudyPlan, recordings: Iterable[str]) -> InputScaling | None:
         """The scaler that folds fit, where recordings are kept in SI units for it."""
         section = self.recipe.preprocess.emeg
+        if self.recipe.train.inputs == "tokens":
+            return None
         if section.scaler == "none" or section.scaler_scope != "train_only":
             return None
         own = plan.recordings[plan.recordings["recording"].isin(list(recordings))]
@@ -253,7 +264,7 @@ class Stages:
             **flatten(section, "train"),
             **flatten(normalize, "embed"),
             "target": target,
-            "events": _table_hash(plan.events.iloc[used][columns]),
+            "events": table_hash(plan.events.iloc[used][columns]),
             "roles": content_hash(plan.role[fold][used].tolist()),
             "embedding": embedding.key,
             **keys,
@@ -281,7 +292,7 @@ class Stages:
         is_network = own.seed is not None
         if is_network and self.tensorboard is not None:
             arguments["tensorboard"] = self.tensorboard / slug(unit)
-        return self._unit("train", unit, parts, "braindecode_pipe.train:run", arguments, is_network)
+        return self.unit("train", unit, parts, "braindecode_pipe.train:run", arguments, is_network)
 
     def _zero_shot_unit(self, plan: StudyPlan, signals: dict[str, Unit]) -> Unit:
         section = self.recipe.train
@@ -297,8 +308,8 @@ class Stages:
         parts = {
             **flatten(zero_shot.model_dump(mode="json", exclude={"embeddings"}), "zero_shot"),
             **flatten(section.windows.model_dump(mode="json", exclude=_SLIDING), "train.windows"),
-            "events": _table_hash(plan.events.iloc[used][columns]),
-            "stimuli": _table_hash(plan.stimuli[plan.stimuli["target"] == zero_shot.target]),
+            "events": table_hash(plan.events.iloc[used][columns]),
+            "stimuli": table_hash(plan.stimuli[plan.stimuli["target"] == zero_shot.target]),
             **keys,
         }
         arguments = {
@@ -310,7 +321,7 @@ class Stages:
         }
         if arguments["scaling"] is not None:
             parts |= flatten(asdict(arguments["scaling"]), "preprocess.emeg.scaler of each fold")
-        return self._unit(
+        return self.unit(
             "train", "zero_shot", parts, "braindecode_pipe.train:run_zero_shot", arguments
         )
 
@@ -325,10 +336,10 @@ class Stages:
         section = self.recipe.evaluate
         settings = flatten(section.model_dump(mode="json"), "evaluate")
         tables = {
-            "events": _table_hash(plan.events),
+            "events": table_hash(plan.events),
             "roles": content_hash(plan.role.tolist()),
-            "stimuli": _table_hash(plan.stimuli),
-            "recordings": _table_hash(plan.recordings[["recording", "content_hash"]]),
+            "stimuli": table_hash(plan.stimuli),
+            "recordings": table_hash(plan.recordings[["recording", "content_hash"]]),
             "split.by": self.recipe.split.by,
             **({"leaks": ", ".join(leaks)} if leaks else {}),
         }
@@ -352,7 +363,7 @@ class Stages:
                 "split": self.recipe.split.by,
                 "leaks": list(leaks),
             }
-            units[name] = self._unit(
+            units[name] = self.unit(
                 "evaluate", name, parts, "braindecode_pipe.evaluate:run", arguments
             )
         zero_shot = self.recipe.train.zero_shot
@@ -373,7 +384,7 @@ class Stages:
                 "plan": plan,
                 "leaks": list(leaks),
             }
-            units["zero_shot"] = self._unit(
+            units["zero_shot"] = self.unit(
                 "evaluate", "zero_shot", parts, "braindecode_pipe.evaluate:run_zero_shot", arguments
             )
         return units
@@ -389,7 +400,7 @@ class Stages:
             "failures": content_hash(inputs.failures),
             "versions": content_hash(dict(inputs.versions)),
         }
-        return self._unit(
+        return self.unit(
             "report", "study", parts, "braindecode_pipe.report:run", {"inputs": inputs}
         )
 
@@ -398,6 +409,6 @@ def _stimuli(plan: StudyPlan, target: str) -> Any:
     return plan.stimuli[plan.stimuli["target"] == target]
 
 
-def _table_hash(table: Any) -> str:
+def table_hash(table: Any) -> str:
     """Content hash of a table's rows and columns."""
     return content_hash([list(map(str, table.columns)), table.astype(str).to_numpy().tolist()])

@@ -55,6 +55,19 @@ STAGES = {
             ("torch", "numpy", "scipy", "pillow", "transformers", "tokenizers"),
         ),
         Stage(
+            "tokenize",
+            (
+                "tokenize",
+                "train.windows.tmin",
+                "train.windows.tmax",
+                "train.windows.baseline",
+                "train.windows.delay",
+                "compute.threads",
+            ),
+            ("tokenize", "fitting", "networks"),
+            ("torch", "numpy"),
+        ),
+        Stage(
             "train",
             ("train", "embed.*.normalize", "embed.*.components", "compute.threads"),
             ("train", "fitting", "networks"),
@@ -63,7 +76,17 @@ STAGES = {
         Stage("evaluate", ("evaluate",), ("evaluate",), ("numpy", "scipy")),
         Stage(
             "report",
-            ("study", "plan", "split", "preprocess", "embed", "train", "evaluate", "report"),
+            (
+                "study",
+                "plan",
+                "split",
+                "preprocess",
+                "embed",
+                "tokenize",
+                "train",
+                "evaluate",
+                "report",
+            ),
             ("report", "fitting"),
             ("matplotlib", "jinja2", "mne"),
         ),

@@ -19,6 +19,7 @@ from braindecode_pipe.recipe.models import (
 )
 from braindecode_pipe.recipe.section import Seconds, Section
 from braindecode_pipe.recipe.text import recipe_json_schema, recipe_toml, toml_value
+from braindecode_pipe.recipe.tokenize import TokenizeSection
 from braindecode_pipe.recipe.training import (
     AugmentSection,
     Decoder,
@@ -53,6 +54,7 @@ __all__ = [
     "SplitSection",
     "StimuliSpec",
     "StudySection",
+    "TokenizeSection",
     "TrainSection",
     "Variant",
     "Volts",

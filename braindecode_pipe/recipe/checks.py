@@ -22,6 +22,7 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _zero_shot(recipe)
     yield from _filters(recipe)
     yield from _windows(recipe)
+    yield from _tokens(recipe)
 
 
 def _problem(
@@ -65,6 +66,8 @@ def _targets(recipe: Recipe) -> list[str]:
 
 def _references(recipe: Recipe) -> Iterator[Contradiction]:
     targets, tables = _targets(recipe), list(recipe.embed)
+    if not targets and recipe.split.by == "none":
+        return
     if not targets:
         yield _problem(
             ("plan", "stimuli"),
@@ -291,3 +294,67 @@ def _windows(recipe: Recipe) -> Iterator[Contradiction]:
                 "[begin, end] in s, or none for the window's edge",
                 list(section.baseline),
             )
+
+
+def _tokens(recipe: Recipe) -> Iterator[Contradiction]:
+    section, train = recipe.tokenize, recipe.train
+    if section is not None:
+        yield from _token_windows(recipe)
+    if train.inputs != "tokens":
+        return
+    place = ("train", "inputs")
+    if section is None:
+        yield _problem(
+            place,
+            "decoders are to read tokens and there are none",
+            "a section [tokenize]",
+            "none",
+            'add [tokenize], or inputs = "signals"',
+        )
+    elif section.values == "codes":
+        yield _problem(
+            ("tokenize", "values"),
+            "numbers of codes are names, not amounts",
+            'values = "vectors" where train.inputs = "tokens"',
+            section.values,
+        )
+    if train.windows.tmax is None:
+        yield _problem(
+            ("train", "windows"), "windows of tokens need an end", "train.windows.tmax [s]", "none"
+        )
+    if train.windows.delay == "estimate":
+        yield _problem(
+            ("train", "windows", "delay"),
+            "tokens tell no response delay",
+            "a number [s]",
+            "estimate",
+        )
+    if train.zero_shot is not None:
+        yield _problem(
+            ("train", "zero_shot"),
+            "zero-shot decoding reads no tokens",
+            'train.inputs = "signals"',
+            train.inputs,
+        )
+
+
+def _token_windows(recipe: Recipe) -> Iterator[Contradiction]:
+    section, rate = recipe.tokenize, recipe.preprocess.emeg.sfreq
+    if section is None:
+        return
+    exact = section.window_s * section.sfreq
+    if abs(exact - section.window) > 1e-6 * exact:
+        yield _problem(
+            ("tokenize", "window_s"),
+            "a window is no whole number of samples",
+            f"a multiple of 1 / {section.sfreq:g} s",
+            section.window_s,
+        )
+    if rate is not None and rate < section.sfreq:
+        yield _problem(
+            ("tokenize", "sfreq"),
+            "no recording has this rate after preprocessing",
+            f"at most preprocess.emeg.sfreq = {rate:g} Hz",
+            f"{section.sfreq:g} Hz",
+            f"set preprocess.emeg.sfreq = {section.sfreq:g}",
+        )

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from braindecode_pipe.recipe.design import PlanSection, SplitSection
 from braindecode_pipe.recipe.section import Seconds, Section
-from braindecode_pipe.recipe.training import TrainSection
+from braindecode_pipe.recipe.tokenize import TokenizeSection
+from braindecode_pipe.recipe.training import Extent, TrainSection
 
 Volts = float
 
@@ -351,10 +352,19 @@ class Recipe(Section):
     split: SplitSection = SplitSection()
     preprocess: PreprocessSection = PreprocessSection()
     embed: dict[str, EmbedSpec] = {}
+    tokenize: TokenizeSection | None = None
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
     compute: ComputeSection = ComputeSection()
+
+    @property
+    def extent(self) -> Extent:
+        """Times [s] around an event that decoders read; of tokens, whole windows."""
+        first, last, *late = self.train.extent
+        if self.train.inputs == "tokens" and self.tokenize is not None and last is not None:
+            last = first + self.tokenize.windows_in(last - first) * self.tokenize.window_s
+        return (first, last, *late)
 
     def target_of(self, table: str) -> str:
         """Target in ``[plan.stimuli]`` whose stimuli the table ``[embed.<table>]`` embeds."""

@@ -108,6 +108,9 @@ class TrainSection(Section):
     decoders_of: dict[str, list[Decoder]] = Field(
         {}, description="table of [embed] -> its own decoders, in place of the list above"
     )
+    inputs: Literal["signals", "tokens"] = Field(
+        "signals", description="what decoders read: recordings, or what [tokenize] makes of them"
+    )
     select: bool = Field(False, description="choose among the decoders by nested cross-validation")
     windows: WindowSection = WindowSection()
     alphas: list[float] = Field(

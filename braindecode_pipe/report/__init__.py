@@ -31,6 +31,7 @@ class ReportInputs:
     audit : findings of the audit as dicts: severity, check, fold, text, names, allowed
     data : the data folder, for stimulus pictures and licences
     versions : package -> version
+    tokens : recording id -> its token store, where there is one
     failures : ``{stage, unit, error}`` of the units of work that failed
     """
 
@@ -45,6 +46,7 @@ class ReportInputs:
     data: Path = Path(".")
     versions: dict[str, str] = field(default_factory=dict)
     failures: list[dict] = field(default_factory=list)
+    tokens: dict[str, Path] = field(default_factory=dict)
 
 
 def run(inputs: ReportInputs, out: str | Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from braindecode_pipe.report import qc_bold, qc_emeg, qc_events, qc_summary
+from braindecode_pipe.report import qc_bold, qc_emeg, qc_events, qc_summary, qc_tokens
 from braindecode_pipe.report.data import page_name
 from braindecode_pipe.report.document import Block, Link, Page, Section, Text, attempt
 from braindecode_pipe.report.methods_steps import recording_methods
@@ -55,6 +55,12 @@ def panels(recording: Recording) -> list[tuple[str, str, list[Panel]]]:
         Panel("response lag", qc_events.lag, asked=_lag_asked(recording)),
         Panel("drop log", qc_events.drop_log),
     ]  # fmt: skip
+    encoded = qc_tokens.store_of(recording) is not None
+    tokens = [
+        Panel("codes", qc_tokens.numbers, asked=encoded, silent=True),
+        Panel("signals rebuilt from codes", qc_tokens.rebuilt, asked=encoded, silent=True),
+        Panel("latent sources", qc_tokens.sources, asked=encoded, silent=True),
+    ]
     foot = [
         Panel("steps", qc_summary.steps),
         Panel("methods paragraph", recording_methods),
@@ -63,6 +69,7 @@ def panels(recording: Recording) -> list[tuple[str, str, list[Panel]]]:
     return [
         ("summary", "Summary", head),
         *middle,
+        ("tokens", "Tokens", tokens),
         ("events", "Events and what was left out", events),
         ("methods", "Methods and provenance", foot),
     ]

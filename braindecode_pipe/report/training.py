@@ -133,6 +133,8 @@ def _pattern(study: Study, subject: str, decoder: str, folds: list) -> Iterator[
     values = np.mean([np.asarray(d["pattern"].values, float) for d in same], axis=0)
     recording = _recording_of(study, subject)
     path = study.inputs.signals[recording]
+    if names[0] not in set(sensor_table(path)[0]["sensor"]):
+        path = study.inputs.tokens.get(recording, path)
     sensors, grid = sensor_table(path)
     background = mean_image(path, sensors["sensor"].tolist())
     position = {name: i for i, name in enumerate(sensors["sensor"])}

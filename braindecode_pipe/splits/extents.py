@@ -58,7 +58,11 @@ def extents_hash(extents: Iterable[tuple[float, float]]) -> str:
 
 
 def fit_extents(
-    plan: StudyPlan, recording: str, extent: tuple[float, float | None], guard_s: float = 0.0
+    plan: StudyPlan,
+    recording: str,
+    extent: tuple[float, float | None],
+    guard_s: float = 0.0,
+    fold: int | None = None,
 ) -> tuple[tuple[float, float], ...] | None:
     """What a fit on one recording may see, where some fold divides it between its roles.
 
@@ -68,6 +72,7 @@ def fit_extents(
     recording : its name
     extent : (tmin, tmax) [s] of the windows around events, tmax None for the event's duration
     guard_s : float [s], kept away on both sides of every test window: half the filters' length
+    fold : number of the fold that the fit is for; None: it is for all of them
 
     Returns
     -------
@@ -75,7 +80,7 @@ def fit_extents(
     divides the recording, so that what it teaches stays with it
     """
     rows = np.flatnonzero((plan.events["recording"] == recording).to_numpy())
-    role = plan.role[:, rows]
+    role = (plan.role if fold is None else plan.role[fold : fold + 1])[:, rows]
     test = role == ROLES["test"]
     fitted = np.isin(role, [ROLES["train"], ROLES["validation"]])
     if not (test.any(axis=1) & fitted.any(axis=1)).any():
@@ -122,6 +127,35 @@ def tested_within(
     start, stop = window_times(plan.events.iloc[rows], extent)
     met = overlaps(start + 1e-9, stop - 1e-9, pairs[:, 0], pairs[:, 1])
     return list(map(str, plan.events["event"].iloc[rows[met]]))
+
+
+def seen_tests(
+    plan: StudyPlan,
+    seen: Mapping[str, Iterable[tuple[float, float]]],
+    extent: tuple[float, float | None],
+    fold: int,
+) -> list[str]:
+    """Events that a fold tests and whose window shares time with what a fit saw.
+
+    Unlike :func:`tested_within`, of all recordings, also those that the fold only tests.
+
+    Parameters
+    ----------
+    seen : content hash of a recording -> (start, stop) [s] pairs
+    extent : (tmin, tmax) [s] of the windows around events, tmax None for the event's duration
+    """
+    content = dict(zip(plan.recordings["recording"], plan.recordings["content_hash"]))
+    test = plan.rows(fold, "test")
+    hashes = plan.events["recording"].iloc[test].map(content).to_numpy()
+    start, stop = window_times(plan.events.iloc[test], extent)
+    found: list[int] = []
+    for name in sorted(set(hashes) & set(seen)):
+        here = np.flatnonzero(hashes == name)
+        pairs = np.array([[a, b] for a, b in seen[name]], float).reshape(-1, 2)
+        if len(pairs):
+            met = overlaps(start[here] + 1e-9, stop[here] - 1e-9, pairs[:, 0], pairs[:, 1])
+            found += test[here[met]].tolist()
+    return list(map(str, plan.events["event"].iloc[sorted(found)]))
 
 
 def overlaps(

@@ -19,7 +19,7 @@ from braindecode_pipe.fitting.views import kept
 from braindecode_pipe.fitting.windows import Windows
 from braindecode_pipe.recipe import WindowSection
 from braindecode_pipe.schema import ROLES
-from braindecode_pipe.splits import StudyPlan, check_disjoint, tested_within
+from braindecode_pipe.splits import StudyPlan, check_disjoint, seen_tests, tested_within
 from braindecode_pipe.store import Signal, open_signal, open_store
 from braindecode_pipe.train.linear import LINEAR
 from braindecode_pipe.train.people import sensors_of
@@ -249,7 +249,9 @@ def read_fold(
 def check_fits(
     plan: StudyPlan, fold: int, opened: Mapping[str, Signal], window: WindowSection
 ) -> None:
-    """Refuse recordings on whose tested windows preprocessing was fitted, by what they say.
+    """Refuse recordings on whose tested windows something was fitted, by what they say.
+
+    Preprocessing, and the tokenizer of tokens.
 
     Raises
     ------
@@ -259,6 +261,11 @@ def check_fits(
     for name, signal in opened.items():
         met = tested_within(plan, name, signal.attrs.get("fit_extents", ()), window.extent, fold)
         check_disjoint(met, met, f"preprocessing of {name}")
+        if seen := signal.attrs.get("tokenizer_seen"):
+            content = plan.recordings.set_index("recording").loc[name, "content_hash"]
+            extent = tuple(signal.attrs["token_extent"])
+            met = seen_tests(plan, {str(content): seen}, extent, fold)
+            check_disjoint(met, met, f"the tokenizer of {name}")
 
 
 def _estimate(

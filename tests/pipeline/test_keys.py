@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from braindecode_pipe.pipeline import cache
 from braindecode_pipe.pipeline.cache import FileHashes
 from braindecode_pipe.pipeline.stages import Stages
+from braindecode_pipe.pipeline.tokens import encode_units, fit_unit, shared_folds
 from braindecode_pipe.pipeline.units import STAGES, slug
 from braindecode_pipe.plan import build
 from braindecode_pipe.recipe import Recipe
@@ -22,11 +23,13 @@ BASE = {
     "train": {"decoders": ["ridge", "conv", "mlp"], "windows": {"tmax": 0.6}},
     # Sections that are off by default are there, so that their fields are tried as well.
     "preprocess": {"emeg": {"ica": {}, "maxwell": {}}},
+    "tokenize": {},
 }
 DOWNSTREAM = {
     "plan": set(),
-    "preprocess": {"train", "evaluate"},
+    "preprocess": {"tokenize", "train", "evaluate"},
     "embed": {"train", "evaluate"},
+    "tokenize": set(),
     "train": {"evaluate"},
     "evaluate": set(),
     "report": set(),
@@ -42,8 +45,11 @@ VALUES = {
     "split.fractions": [0.7, 0.1, 0.2], "split.target": None, "split.purge_s": 3.0,
     "preprocess.bold.t_r": 2.0,
     "train.embeddings": None,
+    # What else decoders may read has a test of its own.
+    "train.inputs": None, "tokenize.kind": None, "tokenize.folder": None,
+    "tokenize.network": {"n_levels": 2}, "tokenize.validation": 0.2,
     "train.zero_shot": None, "train.decoders": ["ridge"],
-    "train.decoders_of": {"trial_type": ["ridge"]}, "train.windows.tmax": 0.7,
+    "train.decoders_of": {"trial_type": ["ridge"]}, "train.windows.tmax": 2.7,
     "train.seeds": 3, "train.windows.sliding_s": 0.2,
     "embed.trial_type.target": None, "embed.trial_type.model": "one-hot",
     # Settings of transformers models, of sounds and videos: tests/embed changes them.
@@ -72,10 +78,10 @@ VALUES = {
 SEES = {
     "plan.exclude": {"plan"},
     "plan.allow_truncated": {"plan", "preprocess"},
-    "train.windows.tmin": {"plan", "train"},
-    "train.windows.tmax": {"plan", "train"},
-    "train.windows.baseline": {"plan", "train"},
-    "train.windows.delay": {"plan", "train"},
+    "train.windows.tmin": {"plan", "tokenize", "train"},
+    "train.windows.tmax": {"plan", "tokenize", "train"},
+    "train.windows.baseline": {"plan", "tokenize", "train"},
+    "train.windows.delay": {"plan", "tokenize", "train"},
     "train.augment.shift_s": {"plan", "train"},
     "split.by": {"plan", "evaluate"},
     "train.decoders": set(),
@@ -85,7 +91,7 @@ SEES = {
     "train.windows.sliding_step_s": set(),
     "embed.trial_type.normalize": {"train"},
     "embed.trial_type.components": {"train"},
-    "compute.threads": {"preprocess", "embed", "train", "evaluate", "plan"},
+    "compute.threads": {"preprocess", "embed", "tokenize", "train", "evaluate", "plan"},
 }
 MORE = {
     "train.seeds": {"conv.s1", "conv.s2", "mlp.s1", "mlp.s2"},
@@ -139,16 +145,32 @@ def with_value(path, value):
     return Recipe.model_validate(content)
 
 
+def token_units(stages, plan, signals):
+    """All units, and those that each fold reads."""
+    units, read = [], {}
+    for own in shared_folds(stages, plan, signals):
+        tokenizer = fit_unit(stages, plan, signals, own)
+        encoded = encode_units(stages, plan, signals, own, (tokenizer.path, tokenizer.key))
+        units += [tokenizer, *encoded.values()]
+        read |= dict.fromkeys(own.folds, encoded)
+    return units, read
+
+
 def keys(recipe, plan, data, out):
     stages = Stages(recipe, data, out, FileHashes(out / "hashes.json"))
     signals = stages.preprocess(plan)
     embeddings = stages.embed(plan)
-    trained = stages.train(plan, signals, embeddings)
+    tokens, read = {}, None
+    if recipe.tokenize is not None:
+        tokens, read = token_units(stages, plan, signals)
+    read = read if recipe.train.inputs == "tokens" else None
+    trained = stages.train(plan, signals, embeddings, read)
     evaluated = stages.evaluate(plan, trained, embeddings)
     return {
         "plan": {"study": stages.plan().key},
         "preprocess": {n: u.key for n, u in signals.items()},
         "embed": {n: u.key for n, u in embeddings.items()},
+        "tokenize": {u.name: u.key for u in tokens},
         "train": {n: u.key for n, u in trained.items()},
         "evaluate": {n: u.key for n, u in evaluated.items()},
     }
@@ -230,7 +252,9 @@ def test_f03_editing_code_or_a_library_changes_its_stages(base, monkeypatch, tmp
     source.write_text(source.read_text() + "\n")
     cache.code_hash.cache_clear()
     after = keys(recipe, plan, data, out)
-    assert {s for s in after if after[s] != before[s]} == {"preprocess", "train", "evaluate"}
+    assert {s for s in after if after[s] != before[s]} == {
+        "preprocess", "tokenize", "train", "evaluate",
+    }  # fmt: skip
     monkeypatch.undo()
     cache.code_hash.cache_clear()
     monkeypatch.setattr(
@@ -238,6 +262,15 @@ def test_f03_editing_code_or_a_library_changes_its_stages(base, monkeypatch, tmp
     )
     after = keys(recipe, plan, data, out)
     assert all(after[s] != before[s] for s in after)
+
+
+def test_tokens_change_no_key_of_another_stage_until_decoders_read_them(base, tmp_path):
+    plan, data, out, before = base
+    without = keys(with_value("tokenize", None), plan, data, out)
+    assert before.pop("tokenize") and without.pop("tokenize") == {}
+    assert without == before
+    reading = keys(with_value("train.inputs", "tokens"), plan, data, out)
+    assert {s for s in before if reading[s] != before[s]} == {"plan", "train", "evaluate"}
 
 
 def test_units_have_safe_folder_names():
