@@ -19,7 +19,7 @@ from braindecode_pipe.fitting.world import World
 from braindecode_pipe.recipe import TokenizeSection
 from braindecode_pipe.schema import join_data_origin, table_to_dataset
 from braindecode_pipe.splits import FitScope
-from braindecode_pipe.store import open_signal, write_store
+from braindecode_pipe.store import Signal, open_signal, write_store
 from braindecode_pipe.tokenize.encode import Encoding, EventWindows
 from braindecode_pipe.tokenize.measures import CodeCounts
 from braindecode_pipe.tokenize.saved import Tokenizer, best_device, load_tokenizer, make_network
@@ -68,12 +68,7 @@ def fit(
     for signal in opened.values():
         check_rate(signal, section.sfreq)
     network, arguments = make_network(section)
-    starts = {n: windows_within(s, scope.extents.get(n, ()), section.window)
-              for n, s in opened.items() if len(usable_rows(s))}  # fmt: skip
-    starts = {name: own for name, own in starts.items() if len(own)}
-    held = {name: own[len(own) - int(section.validation * len(own)) :]
-            for name, own in starts.items()}  # fmt: skip
-    seen = {name: own[: len(own) - len(held[name])] for name, own in starts.items()}
+    seen, held = _divided(section, scope, opened)
     n = sum(map(len, seen.values()))
     if n < 2:
         raise DataError(
@@ -98,9 +93,8 @@ def fit(
     )  # fmt: skip
     world = World.current()
     if world.rank == 0:
-        tokenizer = Tokenizer(
-            network.cpu(), arguments, section.sfreq, _seen(scope, contents, starts), scope.hash()
-        )
+        own = _seen(scope, contents, seen)
+        tokenizer = Tokenizer(network.cpu(), arguments, section.sfreq, own, scope.hash())
         attrs = {
             "kind": "tokenizer",
             "stage": "tokenize",
@@ -108,15 +102,13 @@ def fit(
             "sfreq": section.sfreq,
             "window_s": section.window_s,
             "fit_scope": scope.hash(),
-            "recordings": list(starts),
-            "left_out": sorted(set(opened) - set(starts)),
+            "recordings": list(seen),
+            "left_out": sorted(set(opened) - set(seen)),
             "n_windows": n,
             "n_validation": sum(map(len, held.values())),
             "best_epoch": done.best_epoch,
             "parameters": sum(p.numel() for p in network.parameters()),
-            "data_origin": join_data_origin(
-                *(str(opened[name].attrs["data_origin"]) for name in starts)
-            ),
+            "data_origin": join_data_origin(*(str(opened[n].attrs["data_origin"]) for n in seen)),
         }
         groups = {
             "log": table_to_dataset(pd.DataFrame(done.log), "epoch_row"),
@@ -125,6 +117,21 @@ def fit(
         write_store(out, groups, attrs=attrs, files=tokenizer.files())
         shutil.rmtree(folder, ignore_errors=True)
     world.wait()
+
+
+def _divided(
+    section: TokenizeSection, scope: FitScope, opened: Mapping[str, Signal]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """First samples of the windows to fit on, and of those that only validate, by recording."""
+    seen, held = {}, {}
+    for name, signal in opened.items():
+        extents = scope.extents.get(name, ())
+        if len(usable_rows(signal)):
+            starts = windows_within(signal, extents, section.window)
+            if len(starts):
+                cut = len(starts) - int(section.validation * len(starts))
+                seen[name], held[name] = starts[:cut], starts[cut:]
+    return seen, held
 
 
 def _seen(
