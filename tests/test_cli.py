@@ -22,8 +22,8 @@ from braindecode_pipe.store import write_store
 
 COMMANDS = (
     "init", "demo", "check", "run", "plan", "preprocess", "embed", "train", "evaluate", "report",
-    "bids", "config", "schema", "inspect", "verify", "audit", "doctor", "fetch", "simulate",
-    "clean",
+    "bids", "config", "schema", "inspect", "verify", "audit", "compare", "doctor", "fetch",
+    "simulate", "clean",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from braindecode_pipe import __version__
 from braindecode_pipe.cli.bids import bids, spread
+from braindecode_pipe.cli.compare import compare
 from braindecode_pipe.cli.console import console, crash_log, print_bug, print_error, show
 from braindecode_pipe.cli.options import (
     ForceFileOption,
@@ -259,6 +260,9 @@ def audit(
     else:
         console().print("No leak found.", style="green")
     raise typer.Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+
+
+app.command(rich_help_panel=_LOOK)(compare)
 
 
 @app.command(rich_help_panel=_LOOK)

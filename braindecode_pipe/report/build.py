@@ -17,7 +17,7 @@ from braindecode_pipe.report.document import (
 )
 from braindecode_pipe.report.gallery import Shelf, gallery_section, zero_shot_section
 from braindecode_pipe.report.html import render, render_index
-from braindecode_pipe.report.markdown import metrics_csv, metrics_json, render_markdown
+from braindecode_pipe.report.markdown import finite_json, metrics_csv, render_markdown
 from braindecode_pipe.report.methods import methods_section, provenance_section
 from braindecode_pipe.report.qc import qc_page
 from braindecode_pipe.report.qc_index import index_page, overview
@@ -45,7 +45,7 @@ def build(inputs: ReportInputs, out: Path) -> None:
     files = {
         "report.html": render(page),
         "report.md": render_markdown(page),
-        "metrics.json": metrics_json(records),
+        "metrics.json": finite_json(records),
         "metrics.csv": metrics_csv(records),
     }
     if study.section("report").get("qc", True):

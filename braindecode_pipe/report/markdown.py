@@ -86,7 +86,7 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def metrics_json(records: Sequence[dict]) -> bytes:
+def finite_json(records: Sequence[dict]) -> bytes:
     """The flat list of records, null where there is no number."""
     records = [{k: _finite(v) for k, v in record.items()} for record in records]
     text = json.dumps(records, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
