@@ -117,6 +117,9 @@ def _forest(contest: Contest) -> Figure:
             ax.set_axisbelow(True)
             ax.tick_params(axis="y", length=0)
             ax.locator_params(axis="x", nbins=4)
+            if wording.is_share(metric):
+                ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}".replace("-", "−"))
+                ax.set_xlabel("percentage points")
         first = contest.systems[0].name
         figure.supxlabel(f"difference from {figures.short(first, 40)}", fontsize=9)
         alt = "; ".join(f"{d.system.name} less {first}, {wording.metric_name(d.metric)} "

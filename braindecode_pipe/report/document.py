@@ -122,10 +122,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Item:
-    """A stimulus as the reader sees it: a small JPEG or its label."""
+    """A stimulus as the reader meets it: a small JPEG, a short WAV, or its label."""
 
     label: str
     jpeg: bytes | None = None
+    wav: bytes | None = None
     problem: str = ""
 
 

@@ -201,6 +201,9 @@ def _licences(study: Study, shelf: Shelf) -> Iterator[Block]:
     if shelf.pictures:
         n = wording.count(len(shelf.pictures), "picture")
         yield Text(f"{n} of the data set are shown above, reduced in size.", "note")
+    if shelf.sounds:
+        n = wording.count(len(shelf.sounds), "sound")
+        yield Text(f"Of {n} of the data set a short piece plays above.", "note")
 
 
 def _hashes(study: Study) -> Table:
