@@ -15,6 +15,7 @@ from braindecode_pipe.report.document import (
     Verdict,
     attempt,
 )
+from braindecode_pipe.report.embedding_map import map_section
 from braindecode_pipe.report.gallery import Shelf, gallery_section, zero_shot_section
 from braindecode_pipe.report.html import render, render_index
 from braindecode_pipe.report.markdown import finite_json, metrics_csv, render_markdown
@@ -79,6 +80,7 @@ def study_page(study: Study) -> Page:
         ("learning", "Learning curves", learning_section),
         ("maps", "Sensors and brain", maps_section),
         ("gallery", "Retrieval gallery", lambda s: gallery_section(s, shelf)),
+        ("embedding-map", "Embedding map", map_section),
         ("zero-shot", "Zero-shot decoding", zero_shot_section),
         ("ledger", "Ledger of the test set", ledger_section),
         ("data", "Data and exclusions", data_section),
