@@ -12,7 +12,7 @@ from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History
 from braindecode_pipe.pipeline.consistency import check_rates
 from braindecode_pipe.pipeline.findings import event_findings
-from braindecode_pipe.pipeline.published import publish, versions, write_record
+from braindecode_pipe.pipeline.published import compute_used, publish, versions, write_record
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.stages import Stages
 from braindecode_pipe.pipeline.units import STAGES, Unit
@@ -63,6 +63,11 @@ class Run:
         self.stages = Stages(recipe, data, out, self.hashes, tensorboard)
         self.ledger = ledger_dir(data, ledger)
         self.result = RunResult()
+
+    @property
+    def record(self) -> Path:
+        """File that says what the run did."""
+        return self.out / f"{self.name}.json"
 
     def execute(self, units: Iterable[Unit]) -> set[str]:
         """Run those units that are not up to date; names of the units whose result is there."""
@@ -153,7 +158,7 @@ class Run:
         """Write the caches and the record of the run."""
         self.hashes.save()
         self.history.save()
-        write_record(self.out / f"{self.name}.json", self.data, self.ledger, self.result, began)
+        write_record(self.record, self.data, self.ledger, self.result, began)
 
 
 def run_stages(current: Run) -> None:
@@ -286,4 +291,5 @@ def _report(
                                           *trained.values(), *evaluations.values()])  # fmt: skip
     if current.execute([unit]) and not current.dry_run and is_committed(unit.path):
         whole = current.decodes or current.name == "run"
-        current.result.report = publish(unit.path, current.out, whole)
+        fill = compute_used(current.record, current.result, current.recipe.compute.threads)
+        current.result.report = publish(unit.path, current.out, whole, fill)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from braindecode_pipe.errors import SchemaError
 from braindecode_pipe.report import ReportInputs, wording
+from braindecode_pipe.report.compute import compute_section
 from braindecode_pipe.report.data import data_section, ledger_section, page_name
 from braindecode_pipe.report.document import (
     Failed,
@@ -35,7 +36,7 @@ from braindecode_pipe.schema import join_data_origin
 from braindecode_pipe.store import write_store
 
 # What is left to tell where recordings are preprocessed and nothing is decoded.
-_UNDECODED = ("data", "methods", "provenance")
+_UNDECODED = ("data", "methods", "compute", "provenance")
 
 
 def build(inputs: ReportInputs, out: Path) -> None:
@@ -85,6 +86,7 @@ def study_page(study: Study) -> Page:
         ("ledger", "Ledger of the test set", ledger_section),
         ("data", "Data and exclusions", data_section),
         ("methods", "Methods", methods_section),
+        ("compute", "Compute used", compute_section),
         ("provenance", "Provenance", lambda s: provenance_section(s, shelf)),
     )
     if study.section("split").get("by") == "none":

@@ -31,11 +31,11 @@ def render_markdown(page: Page) -> bytes:
     if page.subtitle:
         lines += [escape(page.subtitle), ""]
     for alert in page.alerts:
-        lines += _block(alert)
+        lines += render_block(alert)
     for section in page.sections:
         lines += [f"## {escape(section.title)}", ""]
         for block in section.blocks:
-            lines += _block(block)
+            lines += render_block(block)
     return ("\n".join(lines).rstrip() + "\n").encode()
 
 
@@ -43,9 +43,12 @@ def _row(cells: Iterable[object]) -> str:
     return "| " + " | ".join(escape(cell) for cell in cells) + " |"
 
 
-def _block(block: Block) -> list[str]:
+def render_block(block: Block) -> list[str]:
+    """Lines of one block."""
     if block.kind == "text":
         return [escape(block.text), ""]
+    if block.kind == "slot":
+        return [block.mark, ""]
     if block.kind == "heading":
         return [f"### {escape(block.text)}", ""]
     if block.kind == "items":
