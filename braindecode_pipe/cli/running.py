@@ -12,6 +12,7 @@ import typer
 
 from braindecode_pipe.cli.console import crash_log, show
 from braindecode_pipe.cli.options import (
+    AnonymizeOption,
     BreakLockOption,
     DataOption,
     DryRunOption,
@@ -22,6 +23,7 @@ from braindecode_pipe.cli.options import (
     OutOption,
     QuietOption,
     RecipeArgument,
+    ReportsOnlyOption,
     SchedulerOption,
     SetOption,
     Stage,
@@ -65,10 +67,19 @@ def run(
     ledger: LedgerOption = None,
     tensorboard: TensorboardOption = None,
     quiet: QuietOption = False,
+    reports_only: ReportsOnlyOption = False,
+    anonymize: AnonymizeOption = False,
 ) -> None:
     """Run a whole study: from recordings to a report."""
     from braindecode_pipe.recipe import load_recipe
 
+    if reports_only:
+        if start or until or force:
+            raise InputError(
+                "--reports-only says already which stages run", expected="--reports-only alone",
+                found="it beside --from, --until or --force", remedy="leave those out",
+            )  # fmt: skip
+        start, force = Stage.report, [Stage.report]
     study = load_recipe(recipe, overrides or ())
     _execute(
         study,
@@ -84,6 +95,7 @@ def run(
         ledger=ledger,
         tensorboard=tensorboard,
         quiet=quiet,
+        anonymize=anonymize,
     )
 
 

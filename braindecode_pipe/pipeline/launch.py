@@ -40,6 +40,7 @@ def run(
     reuse: Iterable[str] = (),
     name: str = "run",
     tensorboard: str | Path | None = None,
+    anonymize: bool = False,
 ) -> RunResult:
     """Run a recipe on a data set, as far as it is not done already.
 
@@ -66,6 +67,7 @@ def run(
     name : of the record ``<name>.json`` and of the lock: runs of one folder under different
         names may go on at the same time
     tensorboard : folder that gets the learning curves of networks
+    anonymize : the report calls people and recordings by other names
 
     Returns
     -------
@@ -94,7 +96,7 @@ def run(
             recipe, data, out, executor, start=start, until=until, force=force, dry_run=dry_run,
             ledger=Path(ledger) if ledger else None, break_lock=break_lock,
             progress=Quiet() if quiet else Bars(), reuse=reuse, name=name,
-            tensorboard=tensorboard,
+            tensorboard=tensorboard, anonymize=anonymize,
         )  # fmt: skip
         if dry_run:
             run_stages(current)

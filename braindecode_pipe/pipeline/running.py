@@ -41,6 +41,7 @@ class Run:
         reuse: Iterable[str] = (),
         name: str = "run",
         tensorboard: Path | None = None,
+        anonymize: bool = False,
     ) -> None:
         names = list(STAGES)
         for stage in (start, until, *force, *reuse):
@@ -54,6 +55,7 @@ class Run:
             )  # fmt: skip
         self.recipe, self.data, self.out, self.name = recipe, data, out, name
         self.executor, self.dry_run, self.progress = executor, dry_run, progress
+        self.anonymize = anonymize
         self.wanted = names[: names.index(until) + 1] if until else names
         self.first = names.index(start) if start else 0
         self.reuse = set(reuse)
@@ -264,6 +266,14 @@ def _report(
 ) -> None:
     from braindecode_pipe.report import ReportInputs
 
+    left_out = [row for row in current.result.rows if row.status == "skipped"]
+    if current.first == list(STAGES).index("report") and left_out:
+        # Half of it would replace a whole one.
+        why = f"results of this recipe and version are missing, as {left_out[0].stage}; run without"
+        current.result.rows.append(
+            UnitResult("report", "study", "skipped", f"{why} --reports-only and --from")
+        )
+        return
     if current.dry_run and not all(is_committed(unit.path) for unit in evaluations.values()):
         current.result.rows.append(
             UnitResult("report", "study", "will run", "what it shows will change")
@@ -286,6 +296,7 @@ def _report(
         data=current.data,
         versions=versions(),
         failures=failures,
+        anonymize=current.anonymize,
     )
     unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(),
                                           *trained.values(), *evaluations.values()])  # fmt: skip

@@ -382,6 +382,7 @@ class Stages:
             "ledger": content_hash(inputs.ledger),
             "failures": content_hash(inputs.failures),
             "versions": content_hash(dict(inputs.versions)),
+            **({"anonymize": "true"} if inputs.anonymize else {}),
         }
         return self._unit(
             "report", "study", parts, "braindecode_pipe.report:run", {"inputs": inputs}

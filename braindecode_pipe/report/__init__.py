@@ -31,6 +31,7 @@ class ReportInputs:
     data : the data folder, for stimulus pictures and licences
     versions : package -> version
     failures : ``{stage, unit, error}`` of the units of work that failed
+    anonymize : whether people and recordings get other names on every page and in every file
     """
 
     recipe: dict
@@ -43,6 +44,7 @@ class ReportInputs:
     data: Path = Path(".")
     versions: dict[str, str] = field(default_factory=dict)
     failures: list[dict] = field(default_factory=list)
+    anonymize: bool = False
 
 
 def run(inputs: ReportInputs, out: str | Path) -> None:

@@ -42,7 +42,7 @@ _UNDECODED = ("data", "methods", "compute", "provenance")
 def build(inputs: ReportInputs, out: Path) -> None:
     """Write the report store; see :func:`braindecode_pipe.report.run`."""
     study = Study(inputs)
-    page = study_page(study)
+    page = named(study, study_page(study))
     records = all_records(study)
     files = {
         "report.html": render(page),
@@ -56,6 +56,11 @@ def build(inputs: ReportInputs, out: Path) -> None:
     write_store(out, {}, attrs=attrs, files=files)
 
 
+def named(study: Study, page: Page) -> Page:
+    """The page under the names that the study is to be told by."""
+    return page if study.aliases is None else study.aliases.page(page)
+
+
 def quality_pages(study: Study) -> dict[str, bytes]:
     """A page per recording, and one that lists them with the worst first."""
     names = list(study.inputs.signals)
@@ -63,11 +68,11 @@ def quality_pages(study: Study) -> dict[str, bytes]:
     overviews = []
     for before, name, after in zip(["", *names], names, [*names[1:], ""]):
         recording = Recording(study, name)
-        page = qc_page(recording, (before, after))
+        page = named(study, qc_page(recording, (before, after)))
         files[f"qc/{page_name(name)}"] = render(page)
         overviews.append(overview(recording, page))
     if names:
-        files["qc/index.html"] = render(index_page(study, overviews))
+        files["qc/index.html"] = render(named(study, index_page(study, overviews)))
     return files
 
 

@@ -92,7 +92,7 @@ def _parts(study: Study, evaluation: Evaluation) -> Iterator[FoldPrediction]:
         if wanted is None and not isinstance(number, str):
             wanted = chosen.get(str(study.plan.folds["fold"].iloc[int(number)]))
         if str(attrs.get("decoder")) == wanted:
-            yield read_prediction(Path(path), study.plan)
+            yield read_prediction(Path(path), study.stored_plan)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
