@@ -22,7 +22,8 @@ from braindecode_pipe.store import write_store
 
 COMMANDS = (
     "init", "demo", "check", "run", "plan", "preprocess", "embed", "train", "evaluate", "report",
-    "bids", "config", "schema", "inspect", "verify", "audit", "ablate", "doctor", "fetch",
+    "bids", "config", "schema", "inspect", "verify", "audit", "compare", "ablate", "doctor",
+    "fetch",
     "simulate", "clean",
 )  # fmt: skip
 
@@ -100,8 +101,15 @@ def test_run_passes_everything_on(in_folder, pipeline_run):
     assert pipeline_run.options == {
         "jobs": 2, "scheduler": "tcp://h:1", "start": "embed", "until": "train",
         "force": ("embed", "train"), "dry_run": True, "break_lock": True, "ledger": Path("books"),
-        "quiet": True, "tensorboard": Path("curves"), "allow_leaks": ("time",),
+        "quiet": True, "tensorboard": Path("curves"), "allow_leaks": ("time",), "anonymize": False,
     }  # fmt: skip
+
+
+def test_reports_alone_and_without_names(in_folder, pipeline_run):
+    assert main(["run", "faces.toml", "--data", "d", "--reports-only", "--anonymize"]) == 0
+    told = {name: pipeline_run.options[name] for name in ("start", "force", "anonymize")}
+    assert told == {"start": "report", "force": ("report",), "anonymize": True}
+    assert main(["run", "faces.toml", "--data", "d", "--reports-only", "--until", "embed"]) == 2
 
 
 def test_curves_of_networks_are_asked_for_with_train_too(in_folder, pipeline_run):

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from braindecode_pipe import __version__
 from braindecode_pipe.cli.bids import bids, spread
+from braindecode_pipe.cli.compare import compare
 from braindecode_pipe.cli.console import console, crash_log, print_bug, print_error, show
 from braindecode_pipe.cli.looking import ablate, audit
 from braindecode_pipe.cli.options import (
@@ -248,6 +249,9 @@ def verify(
 
 app.command(rich_help_panel=_LOOK)(audit)
 app.command(rich_help_panel=_LOOK)(ablate)
+
+
+app.command(rich_help_panel=_LOOK)(compare)
 
 
 @app.command(rich_help_panel=_LOOK)

@@ -73,6 +73,12 @@ TensorboardOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Write the learning curves of networks for TensorBoard"),
 ]
+ReportsOnlyOption = Annotated[
+    bool, typer.Option("--reports-only", help="Make the report again from the results that exist")
+]
+AnonymizeOption = Annotated[
+    bool, typer.Option("--anonymize", help="Other names for people and recordings in the report")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes")]
 SnrOption = Annotated[

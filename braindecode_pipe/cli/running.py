@@ -13,6 +13,7 @@ import typer
 from braindecode_pipe.cli.console import crash_log, show
 from braindecode_pipe.cli.options import (
     AllowLeakOption,
+    AnonymizeOption,
     BreakLockOption,
     DataOption,
     DryRunOption,
@@ -23,6 +24,7 @@ from braindecode_pipe.cli.options import (
     OutOption,
     QuietOption,
     RecipeArgument,
+    ReportsOnlyOption,
     SchedulerOption,
     SetOption,
     Stage,
@@ -68,10 +70,19 @@ def run(
     tensorboard: TensorboardOption = None,
     allow_leak: AllowLeakOption = None,
     quiet: QuietOption = False,
+    reports_only: ReportsOnlyOption = False,
+    anonymize: AnonymizeOption = False,
 ) -> None:
     """Run a whole study: from recordings to a report."""
     from braindecode_pipe.recipe import load_recipe
 
+    if reports_only:
+        if start or until or force:
+            raise InputError(
+                "--reports-only says already which stages run", expected="--reports-only alone",
+                found="it beside --from, --until or --force", remedy="leave those out",
+            )  # fmt: skip
+        start, force = Stage.report, [Stage.report]
     study = load_recipe(recipe, overrides or ())
     _execute(
         study,
@@ -88,6 +99,7 @@ def run(
         tensorboard=tensorboard,
         allow_leaks=tuple(allow_leak or ()),
         quiet=quiet,
+        anonymize=anonymize,
     )
 
 

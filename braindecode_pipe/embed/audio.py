@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -200,7 +201,9 @@ def _open_wav(path: Path) -> tuple[np.ndarray, float]:
                 raise
             # 24-bit samples cannot be mapped; a mapping beyond the end of the file fails again.
             sfreq, samples = read(mmap=False)
-    except (wavfile.WavFileWarning, ValueError, OSError, EOFError, RuntimeError) as error:
+    except (
+        wavfile.WavFileWarning, ValueError, OSError, EOFError, RuntimeError, struct.error
+    ) as error:  # fmt: skip
         raise _undecodable(error, "a whole WAV file") from error
     return samples, float(sfreq)
 

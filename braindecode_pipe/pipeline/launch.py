@@ -41,6 +41,7 @@ def run(
     name: str = "run",
     tensorboard: str | Path | None = None,
     allow_leaks: Iterable[str] = (),
+    anonymize: bool = False,
 ) -> RunResult:
     """Run a recipe on a data set, as far as it is not done already.
 
@@ -68,6 +69,7 @@ def run(
         names may go on at the same time
     tensorboard : folder that gets the learning curves of networks
     allow_leaks : names of leaks (``audit.CHECKS``) that do not stop the run and mark every number
+    anonymize : the report calls people and recordings by other names
 
     Returns
     -------
@@ -97,7 +99,7 @@ def run(
             recipe, data, out, executor, start=start, until=until, force=force, dry_run=dry_run,
             ledger=Path(ledger) if ledger else None, break_lock=break_lock,
             progress=Quiet() if quiet else Bars(), reuse=reuse, name=name,
-            tensorboard=tensorboard, allow_leaks=allow_leaks,
+            tensorboard=tensorboard, allow_leaks=allow_leaks, anonymize=anonymize,
         )  # fmt: skip
         if dry_run:
             run_stages(current)

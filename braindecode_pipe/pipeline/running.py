@@ -15,7 +15,7 @@ from braindecode_pipe.pipeline.baselines import with_low_level
 from braindecode_pipe.pipeline.cache import FileHashes, History
 from braindecode_pipe.pipeline.consistency import check_rates
 from braindecode_pipe.pipeline.findings import event_findings
-from braindecode_pipe.pipeline.published import publish, versions, write_record
+from braindecode_pipe.pipeline.published import compute_used, publish, versions, write_record
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
 from braindecode_pipe.pipeline.stages import Stages
 from braindecode_pipe.pipeline.tokens import Tokens, run_tokens, section_of
@@ -46,6 +46,7 @@ class Run:
         name: str = "run",
         tensorboard: Path | None = None,
         allow_leaks: Iterable[str] = (),
+        anonymize: bool = False,
     ) -> None:
         names = list(STAGES)
         for stage in (start, until, *force, *reuse):
@@ -61,6 +62,7 @@ class Run:
         recipe = with_low_level(recipe)
         self.recipe, self.data, self.out, self.name = recipe, data, out, name
         self.executor, self.dry_run, self.progress = executor, dry_run, progress
+        self.anonymize = anonymize
         self.wanted = names[: names.index(until) + 1] if until else names
         self.first = names.index(start) if start else 0
         self.reuse = set(reuse)
@@ -73,6 +75,11 @@ class Run:
         self.ledger = ledger_dir(data, ledger)
         self.result = RunResult()
         self.auditor = Auditor(check_names(allow_leaks))
+
+    @property
+    def record(self) -> Path:
+        """File that says what the run did."""
+        return self.out / f"{self.name}.json"
 
     def execute(self, units: Iterable[Unit]) -> set[str]:
         """Run those units that are not up to date; names of the units whose result is there."""
@@ -165,7 +172,7 @@ class Run:
         self.history.save()
         configuration = configuration_of(self.recipe.model_dump(mode="json"))
         write_record(
-            self.out / f"{self.name}.json", self.data, self.ledger, self.result, began,
+            self.record, self.data, self.ledger, self.result, began,
             configuration=configuration, audit=self.auditor.record(),
         )  # fmt: skip
 
@@ -289,6 +296,14 @@ def _report(
 ) -> None:
     from braindecode_pipe.report import ReportInputs
 
+    left_out = [row for row in current.result.rows if row.status == "skipped"]
+    if current.first == list(STAGES).index("report") and left_out:
+        # Half of it would replace a whole one.
+        why = f"results of this recipe and version are missing, as {left_out[0].stage}; run without"
+        current.result.rows.append(
+            UnitResult("report", "study", "skipped", f"{why} --reports-only and --from")
+        )
+        return
     if current.dry_run and not all(is_committed(unit.path) for unit in evaluations.values()):
         current.result.rows.append(
             UnitResult("report", "study", "will run", "what it shows will change")
@@ -313,10 +328,12 @@ def _report(
         data=current.data,
         versions=versions(),
         failures=failures,
+        anonymize=current.anonymize,
     )
     encoded = [] if tokens is None else tokens.units
     unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(), *encoded,
                                           *trained.values(), *evaluations.values()])  # fmt: skip
     if current.execute([unit]) and not current.dry_run and is_committed(unit.path):
         whole = current.decodes or current.name == "run"
-        current.result.report = publish(unit.path, current.out, whole)
+        fill = compute_used(current.record, current.result, current.recipe.compute.threads)
+        current.result.report = publish(unit.path, current.out, whole, fill)

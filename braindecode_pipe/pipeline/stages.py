@@ -399,6 +399,7 @@ class Stages:
             "audit": content_hash(inputs.audit),
             "failures": content_hash(inputs.failures),
             "versions": content_hash(dict(inputs.versions)),
+            **({"anonymize": "true"} if inputs.anonymize else {}),
         }
         return self.unit(
             "report", "study", parts, "braindecode_pipe.report:run", {"inputs": inputs}

@@ -334,7 +334,9 @@ class EvaluateSection(Section):
 
 
 class ReportSection(Section):
-    gallery: int = Field(12, ge=0, description="queries shown, evenly spaced over the ranks")
+    gallery: int = Field(
+        12, ge=0, description="queries shown: the best, around the median, and the worst"
+    )
     qc: bool = True
 
 

@@ -33,6 +33,7 @@ class ReportInputs:
     versions : package -> version
     tokens : recording id -> its token store, where there is one
     failures : ``{stage, unit, error}`` of the units of work that failed
+    anonymize : whether people and recordings get other names on every page and in every file
     """
 
     recipe: dict
@@ -47,6 +48,7 @@ class ReportInputs:
     versions: dict[str, str] = field(default_factory=dict)
     failures: list[dict] = field(default_factory=list)
     tokens: dict[str, Path] = field(default_factory=dict)
+    anonymize: bool = False
 
 
 def run(inputs: ReportInputs, out: str | Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from braindecode_pipe.errors import SchemaError
 from braindecode_pipe.report import ReportInputs, wording
+from braindecode_pipe.report.compute import compute_section
 from braindecode_pipe.report.controls import controls_section
 from braindecode_pipe.report.data import audit_section, data_section, ledger_section, page_name
 from braindecode_pipe.report.document import (
@@ -16,9 +17,10 @@ from braindecode_pipe.report.document import (
     Verdict,
     attempt,
 )
+from braindecode_pipe.report.embedding_map import map_section
 from braindecode_pipe.report.gallery import Shelf, gallery_section, zero_shot_section
 from braindecode_pipe.report.html import render, render_index
-from braindecode_pipe.report.markdown import metrics_csv, metrics_json, render_markdown
+from braindecode_pipe.report.markdown import finite_json, metrics_csv, render_markdown
 from braindecode_pipe.report.methods import methods_section, provenance_section
 from braindecode_pipe.report.qc import qc_page
 from braindecode_pipe.report.qc_index import index_page, overview
@@ -35,24 +37,29 @@ from braindecode_pipe.schema import join_data_origin
 from braindecode_pipe.store import write_store
 
 # What is left to tell where recordings are preprocessed and nothing is decoded.
-_UNDECODED = ("data", "methods", "provenance")
+_UNDECODED = ("data", "methods", "compute", "provenance")
 
 
 def build(inputs: ReportInputs, out: Path) -> None:
     """Write the report store; see :func:`braindecode_pipe.report.run`."""
     study = Study(inputs)
-    page = study_page(study)
+    page = named(study, study_page(study))
     records = all_records(study)
     files = {
         "report.html": render(page),
         "report.md": render_markdown(page),
-        "metrics.json": metrics_json(records),
+        "metrics.json": finite_json(records),
         "metrics.csv": metrics_csv(records),
     }
     if study.section("report").get("qc", True):
         files.update(quality_pages(study))
     attrs = {"kind": "qc", "stage": "report", "data_origin": study.data_origin}
     write_store(out, {}, attrs=attrs, files=files)
+
+
+def named(study: Study, page: Page) -> Page:
+    """The page under the names that the study is to be told by."""
+    return page if study.aliases is None else study.aliases.page(page)
 
 
 def quality_pages(study: Study) -> dict[str, bytes]:
@@ -62,11 +69,11 @@ def quality_pages(study: Study) -> dict[str, bytes]:
     overviews = []
     for before, name, after in zip(["", *names], names, [*names[1:], ""]):
         recording = Recording(study, name)
-        page = qc_page(recording, (before, after))
+        page = named(study, qc_page(recording, (before, after)))
         files[f"qc/{page_name(name)}"] = render(page)
         overviews.append(overview(recording, page))
     if names:
-        files["qc/index.html"] = render(index_page(study, overviews))
+        files["qc/index.html"] = render(named(study, index_page(study, overviews)))
     return files
 
 
@@ -81,11 +88,13 @@ def study_page(study: Study) -> Page:
         ("learning", "Learning curves", learning_section),
         ("maps", "Sensors and brain", maps_section),
         ("gallery", "Retrieval gallery", lambda s: gallery_section(s, shelf)),
+        ("embedding-map", "Embedding map", map_section),
         ("zero-shot", "Zero-shot decoding", zero_shot_section),
         ("audit", "Audit", audit_section),
         ("ledger", "Ledger of the test set", ledger_section),
         ("data", "Data and exclusions", data_section),
         ("methods", "Methods", methods_section),
+        ("compute", "Compute used", compute_section),
         ("provenance", "Provenance", lambda s: provenance_section(s, shelf)),
     )
     if study.section("split").get("by") == "none":

@@ -25,7 +25,6 @@ from braindecode_pipe.report.document import (
     attempt,
 )
 from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study
-from braindecode_pipe.store import store_attrs
 
 MAX_ENTRIES = 50
 
@@ -193,7 +192,7 @@ def _recordings(study: Study) -> Iterator[Block]:
 
 
 def _exclusions(study: Study) -> Iterator[Block]:
-    attrs = store_attrs(study.inputs.plan)
+    attrs = study.plan_attrs
     notes = [f"{name}: excluded, {why}" for name, why in (attrs.get("excluded") or {}).items()]
     notes += [f"{name}: {why}" for name, why in (attrs.get("problems") or {}).items()]
     for first, second, part in attrs.get("duplicates") or []:
@@ -210,7 +209,7 @@ def _exclusions(study: Study) -> Iterator[Block]:
 
 
 def _drops(study: Study) -> Iterator[Block]:
-    outside = store_attrs(study.inputs.plan).get("dropped_events") or {}
+    outside = study.plan_attrs.get("dropped_events") or {}
     rows = [(str(k), "outside the recording", str(v), "all") for k, v in outside.items() if v]
     for embedding in study.inputs.predictions:
         seen: dict[tuple[str, str], dict[str, int]] = {}

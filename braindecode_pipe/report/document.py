@@ -122,10 +122,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Item:
-    """A stimulus as the reader sees it: a small JPEG or its label."""
+    """A stimulus as the reader meets it: a small JPEG, a short WAV, or its label."""
 
     label: str
     jpeg: bytes | None = None
+    wav: bytes | None = None
     problem: str = ""
 
 
@@ -192,7 +193,32 @@ class Failed:
     cause: str
 
 
-Block = Text | Heading | Items | Table | Figure | Verdict | Gallery | Facts | Links | Code | Failed
+@dataclass(frozen=True)
+class Slot:
+    """A place that is filled when the page is published. Data cannot forge it: ``<`` is escaped."""
+
+    kind: ClassVar[str] = "slot"
+    name: str
+
+    @property
+    def mark(self) -> str:
+        return f"<!--slot:{self.name}-->"
+
+
+Block = (
+    Slot
+    | Text
+    | Heading
+    | Items
+    | Table
+    | Figure
+    | Verdict
+    | Gallery
+    | Facts
+    | Links
+    | Code
+    | Failed
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +26,13 @@ from braindecode_pipe.report.document import (
     cause_of,
 )
 from braindecode_pipe.report.results import verdict
+from braindecode_pipe.report.sounds import LONGEST_S, SUFFIXES, excerpt
 from braindecode_pipe.report.study import Evaluation, Study, require
 from braindecode_pipe.store import safe_join
 
 THUMBNAIL = 184  # pixels; drawn at half of it
 MAX_PIXELS = 50_000_000
+SOUND_BYTES = 1_600_000
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
@@ -59,37 +62,57 @@ def thumbnail(path: Path) -> bytes:
 
 
 class Shelf:
-    """Stimuli as gallery items, each picture read once."""
+    """Stimuli as gallery items, each file read once.
+
+    A page holds sounds up to ``SOUND_BYTES``; later ones are shown by their labels.
+    """
 
     def __init__(self, study: Study) -> None:
         self._study, self._items = study, {}
+        self._sound_left = SOUND_BYTES
         self.pictures: set[str] = set()
+        self.sounds: set[str] = set()
 
     def __getitem__(self, stimulus: str) -> Item:
         if stimulus not in self._items:
             self._items[stimulus] = self._make(stimulus)
-        return self._items[stimulus]
+        item = self._items[stimulus]
+        if item.wav is not None and len(item.wav) > self._sound_left:
+            return self.silent(stimulus)
+        self._sound_left -= len(item.wav or b"")
+        return item
+
+    def silent(self, stimulus: str) -> Item:
+        """The item without its sound, which is not even read."""
+        if Path(str(self._row(stimulus).get("path") or "")).suffix.lower() in SUFFIXES:
+            return Item(self._study.label(stimulus))
+        return self[stimulus]
+
+    def _row(self, stimulus: str) -> dict:
+        return self._study.stimuli.get(stimulus, {})
 
     def _make(self, stimulus: str) -> Item:
-        row = self._study.stimuli.get(stimulus, {})
+        row = self._row(stimulus)
         label, path = self._study.label(stimulus), str(row.get("path") or "")
-        if not path or Path(path).suffix.lower() not in PICTURES:
-            return Item(label)
+        suffix = Path(path).suffix.lower()
         try:
-            jpeg = thumbnail(safe_join(self._study.inputs.data, path))
+            if suffix in PICTURES:
+                jpeg = thumbnail(safe_join(self._study.inputs.data, path))
+                self.pictures.add(path)
+                return Item(label, jpeg)
+            if suffix in SUFFIXES:
+                piece = (wording.number(row.get(k)) for k in ("onset", "offset"))
+                onset, offset = (t if np.isfinite(t) else None for t in piece)
+                wav = excerpt(safe_join(self._study.inputs.data, path), onset, offset, label)
+                self.sounds.add(path)
+                return Item(label, wav=wav)
         except (OSError, ValueError, BraindecodePipeError) as error:
             return Item(label, problem=cause_of(error).splitlines()[0])
-        self.pictures.add(path)
-        return Item(label, jpeg)
-
-
-def evenly(n: int, k: int) -> np.ndarray:
-    """``k`` different positions among ``n``, evenly spaced, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, min(n, k)).round().astype(int)) if n and k else []
+        return Item(label)
 
 
 def gallery_section(study: Study, shelf: Shelf) -> Section:
-    """True stimulus and the five first candidates, for queries evenly spaced over the ranks."""
+    """True stimulus and the five first candidates, for the best, median and worst queries."""
     wanted = int(study.section("report").get("gallery", 12))
     blocks: list[Block] = []
     if wanted == 0:
@@ -103,20 +126,72 @@ def gallery_section(study: Study, shelf: Shelf) -> Section:
     )
 
 
-def gallery(study: Study, evaluation: Evaluation, shelf: Shelf, wanted: int) -> Gallery:
+def best_median_worst(items: pd.DataFrame, wanted: int) -> list[tuple[str, pd.DataFrame]]:
+    """Up to ``wanted`` queries: a third from each end and a third around the median, by rank.
+
+    Ranks are compared as shares of the candidates. Among equal ones a hash of the event decides:
+    it knows neither person, time nor stimulus. No query is shown twice; where there are not more
+    than wanted, all are shown.
+
+    Returns
+    -------
+    list of (name, rows), the best first
+    """
+    share = (items["rank"].astype(float) - 1) / np.maximum(items["n_candidates"] - 1, 1)
+    chance = [hashlib.sha256(str(event).encode()).hexdigest() for event in items["event"]]
+    items = items.assign(_share=share, _chance=chance).sort_values(["_share", "_chance"])
+    items = items.drop(columns=["_share", "_chance"])
+    n = len(items)
+    if n <= wanted:
+        return [("All, the best first", items)]
+    ends = wanted // 3 if wanted > 2 else wanted // 2
+    middle = wanted - 2 * ends
+    start = min(max((n - middle) // 2, ends), n - ends - middle)
+    parts = [("Best", items.iloc[:ends]), ("Around the median", items.iloc[start : start + middle]),
+             ("Worst", items.iloc[n - ends :])]  # fmt: skip
+    return [(name, part) for name, part in parts if len(part)]
+
+
+def gallery(study: Study, evaluation: Evaluation, shelf: Shelf, wanted: int) -> Iterator[Block]:
     """The gallery of one evaluation, for the decoder of its verdict."""
     items = evaluation.items
     items = items[items["decoder"] == evaluation.headline]
     require(len(items) or None, f"any query of decoder {evaluation.headline}", evaluation.path)
-    items = items.assign(rank=items["rank"].astype(float)).sort_values(["rank", "event"])
-    rows = items.iloc[evenly(len(items), wanted)].to_dict("records")
-    caption = (
-        f"{len(rows)} of {len(items)} queries, evenly spaced from the best to the worst rank and "
-        "not chosen by hand. Left: what was shown. Right: the five candidates that the decoder "
-        f"({wording.decoder_name(evaluation.headline)}) put first, with their scores."
-    )
     fold = wording.distinct([str(f) for f in items["fold"]])
-    return Gallery(caption, tuple(_query(row, fold[str(row["fold"])], shelf) for row in rows))
+    parts = best_median_worst(items, wanted)
+    shown = sum(len(part) for _, part in parts)
+    yield Text(
+        f"{shown} of {len(items)} queries, chosen by rank alone: the best, those around the "
+        "median, and the worst; among queries of equal rank a hash of the event decides. Left: "
+        "what was shown. Right: the five candidates that the decoder "
+        f"({wording.decoder_name(evaluation.headline)}) put first, with their scores; a green "
+        "frame marks the true one.",
+        "note",
+    )
+    sounds = len(shelf.sounds)
+    galleries = [
+        Gallery(
+            f"{name}: {_standing(part, items)}",
+            tuple(_query(row, fold[str(row["fold"])], shelf) for row in part.to_dict("records")),
+        )
+        for name, part in parts
+    ]
+    if len(shelf.sounds) > sounds:
+        yield Text(
+            "The true sound and the one put first can be played: their first "
+            f"{LONGEST_S:g} s, as a telephone would carry them.",
+            "note",
+        )
+    yield from galleries
+
+
+def _standing(part: pd.DataFrame, items: pd.DataFrame) -> str:
+    """Which ranks a part shows, and how many of all queries have such a rank."""
+    rank, every = part["rank"].astype(float), items["rank"].astype(float)
+    low, high = rank.min(), rank.max()
+    alike = float(((every >= low) & (every <= high)).mean())
+    span = wording.plain(low) if low == high else f"{wording.plain(low)} to {wording.plain(high)}"
+    return f"rank {span}, as {wording.share(alike, 0)} of all queries."
 
 
 def _query(row: dict, fold: str, shelf: Shelf) -> Query:
@@ -125,7 +200,8 @@ def _query(row: dict, fold: str, shelf: Shelf) -> Query:
         stimulus = str(row.get(f"top{k}") or "")
         if stimulus:
             score = wording.similarity(row.get(f"score{k}"))
-            top.append((shelf[stimulus], score, stimulus == str(row["stimulus"])))
+            item = shelf[stimulus] if k == 1 else shelf.silent(stimulus)
+            top.append((item, score, stimulus == str(row["stimulus"])))
     return Query(
         title=f"Rank {wording.plain(row['rank'])} of {wording.plain(row['n_candidates'])}",
         detail=f"person {row['subject']}, {fold if fold[:1].isalpha() else f'fold {fold}'}",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from braindecode_pipe.report.document import Block, Page
+from braindecode_pipe.report.document import Block, Facts, Page, Table
 
 # There is no script on a page, so none is allowed, not even one with a known hash.
 CSP = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
@@ -46,6 +47,12 @@ def _environment() -> Environment:
 def render(page: Page) -> bytes:
     """The page as UTF-8."""
     return _environment().get_template("page.html.j2").render(page=page, csp=CSP).encode()
+
+
+def render_blocks(blocks: Sequence[Facts | Table], data_origin: str = "recorded") -> bytes:
+    """Facts and tables alone, to be put into a page."""
+    macros = _environment().get_template("blocks.html.j2").module
+    return "".join(str(getattr(macros, b.kind)(b, data_origin)) for b in blocks).encode()
 
 
 def render_index(title: str, data_origin: str, entries: list) -> bytes:

@@ -31,11 +31,11 @@ def render_markdown(page: Page) -> bytes:
     if page.subtitle:
         lines += [escape(page.subtitle), ""]
     for alert in page.alerts:
-        lines += _block(alert)
+        lines += render_block(alert)
     for section in page.sections:
         lines += [f"## {escape(section.title)}", ""]
         for block in section.blocks:
-            lines += _block(block)
+            lines += render_block(block)
     return ("\n".join(lines).rstrip() + "\n").encode()
 
 
@@ -43,9 +43,12 @@ def _row(cells: Iterable[object]) -> str:
     return "| " + " | ".join(escape(cell) for cell in cells) + " |"
 
 
-def _block(block: Block) -> list[str]:
+def render_block(block: Block) -> list[str]:
+    """Lines of one block."""
     if block.kind == "text":
         return [escape(block.text), ""]
+    if block.kind == "slot":
+        return [block.mark, ""]
     if block.kind == "heading":
         return [f"### {escape(block.text)}", ""]
     if block.kind == "items":
@@ -86,7 +89,7 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def metrics_json(records: Sequence[dict]) -> bytes:
+def finite_json(records: Sequence[dict]) -> bytes:
     """The flat list of records, null where there is no number."""
     records = [{k: _finite(v) for k, v in record.items()} for record in records]
     text = json.dumps(records, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)

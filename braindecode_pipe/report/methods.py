@@ -26,7 +26,7 @@ from braindecode_pipe.report.gallery import Shelf
 from braindecode_pipe.report.methods_steps import say_preprocess
 from braindecode_pipe.report.references import REFERENCES, Cited
 from braindecode_pipe.report.study import Study
-from braindecode_pipe.store import store_attrs, store_hash
+from braindecode_pipe.store import store_hash
 
 DECODERS = {
     "ridge": ("ridge regression", ("Dupré la Tour 2022",)),
@@ -72,7 +72,7 @@ def _methods(study: Study) -> Iterator[Block]:
     yield Text(" ".join(cited.sentences))
     citation = recipe.study.citation
     references = ([citation] if citation else []) + [REFERENCES[key] for key in sorted(cited.keys)]
-    references += [str(r) for r in store_attrs(study.inputs.plan).get("dataset_references") or []]
+    references += [str(r) for r in study.plan_attrs.get("dataset_references") or []]
     yield Heading("References")
     yield Items(tuple(references))
 
@@ -190,7 +190,7 @@ def _licences(study: Study, shelf: Shelf) -> Iterator[Block]:
     yield Heading("Licences")
     recipe, attrs = study.section("study"), {}
     if study.inputs.plan.exists():
-        attrs = store_attrs(study.inputs.plan)
+        attrs = study.plan_attrs
     found = []
     if attrs.get("dataset_license"):
         found.append(f"Data set {attrs.get('dataset_name', '')}: {attrs['dataset_license']}")
@@ -201,6 +201,9 @@ def _licences(study: Study, shelf: Shelf) -> Iterator[Block]:
     if shelf.pictures:
         n = wording.count(len(shelf.pictures), "picture")
         yield Text(f"{n} of the data set are shown above, reduced in size.", "note")
+    if shelf.sounds:
+        n = wording.count(len(shelf.sounds), "sound")
+        yield Text(f"Of {n} of the data set a short piece plays above.", "note")
 
 
 def _hashes(study: Study) -> Table:

@@ -15,7 +15,7 @@ from braindecode_pipe.errors import BraindecodePipeError, IncompleteStoreError
 from braindecode_pipe.report import maps
 from braindecode_pipe.report.study import Study, group_or_none
 from braindecode_pipe.report.training import sensor_table
-from braindecode_pipe.store import open_signal, open_store, store_attrs
+from braindecode_pipe.store import open_signal, open_store
 
 GOOD, BAD, INTERPOLATED, DROPPED = "good", "bad", "interpolated", "dropped"
 BOLD = ("bold", "parcels")
@@ -74,7 +74,7 @@ class Recording:
 
     @cached_property
     def plan_attrs(self) -> dict:
-        return store_attrs(self.study.inputs.plan)
+        return self.study.plan_attrs
 
     @cached_property
     def events(self) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import xarray as xr
 
 from braindecode_pipe.errors import BraindecodePipeError, IncompleteStoreError, StoreError
 from braindecode_pipe.report import ReportInputs
+from braindecode_pipe.report.anonymity import Aliases
 from braindecode_pipe.schema import join_data_origin
 from braindecode_pipe.splits import StudyPlan
 from braindecode_pipe.store import (
@@ -24,6 +26,7 @@ from braindecode_pipe.store import (
     read_file,
     read_table,
     store_attrs,
+    store_hash,
 )
 
 ZERO_SHOT = "zero_shot"
@@ -32,8 +35,8 @@ ZERO_SHOT = "zero_shot"
 class Evaluation:
     """The evaluation of one embedding table."""
 
-    def __init__(self, name: str, path: Path) -> None:
-        self.name, self.path = name, path
+    def __init__(self, name: str, path: Path, aliases: Aliases | None = None) -> None:
+        self.name, self.path, self._aliases = name, path, aliases
 
     @cached_property
     def records(self) -> list[dict]:
@@ -46,12 +49,13 @@ class Evaluation:
                 expected="a list of objects",
                 found=type(records).__name__,
             )
-        return records
+        return records if self._aliases is None else self._aliases.value(records)
 
     @cached_property
     def attrs(self) -> dict:
         """Root attributes, with ``verdict`` and ``test_hash``."""
-        return store_attrs(self.path)
+        attrs = store_attrs(self.path)
+        return attrs if self._aliases is None else self._aliases.value(attrs)
 
     @property
     def verdict(self) -> dict:
@@ -64,7 +68,8 @@ class Evaluation:
     @cached_property
     def items(self) -> pd.DataFrame:
         """One row per (query, decoder), with rank, scores and the five first candidates."""
-        return read_table(self.path, "items")
+        items = read_table(self.path, "items")
+        return items if self._aliases is None else self._aliases.table(items)
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
@@ -112,15 +117,25 @@ class Study:
     """All stores of one study, by name."""
 
     def __init__(self, inputs: ReportInputs) -> None:
+        self.aliases: Aliases | None = None
+        if inputs.anonymize:
+            self.aliases = Aliases(StudyPlan.load(inputs.plan), store_hash(inputs.plan))
+            rename = self.aliases.value
+            inputs = replace(
+                inputs, recipe=rename(inputs.recipe), failures=rename(inputs.failures),
+                signals={self.aliases.text(k): v for k, v in inputs.signals.items()},
+            )  # fmt: skip
         self.inputs = inputs
         self.recipe = inputs.recipe
         self.evaluations = [
-            Evaluation(name, Path(path))
+            Evaluation(name, Path(path), self.aliases)
             for name, path in inputs.evaluations.items()
             if name != ZERO_SHOT
         ]
         zero_shot = inputs.evaluations.get(ZERO_SHOT)
-        self.zero_shot = None if zero_shot is None else Evaluation(ZERO_SHOT, Path(zero_shot))
+        self.zero_shot = None
+        if zero_shot is not None:
+            self.zero_shot = Evaluation(ZERO_SHOT, Path(zero_shot), self.aliases)
 
     def section(self, *names: str) -> dict:
         """A section of the resolved recipe, empty where the recipe has none."""
@@ -136,7 +151,18 @@ class Study:
 
     @cached_property
     def plan(self) -> StudyPlan:
+        return self.stored_plan if self.aliases is None else self.aliases.plan(self.stored_plan)
+
+    @cached_property
+    def stored_plan(self) -> StudyPlan:
+        """The plan under the names that other stores use."""
         return StudyPlan.load(self.inputs.plan)
+
+    @cached_property
+    def plan_attrs(self) -> dict:
+        """Attributes of the plan store."""
+        attrs = store_attrs(self.inputs.plan)
+        return attrs if self.aliases is None else self.aliases.value(attrs)
 
     @cached_property
     def recordings(self) -> pd.DataFrame:
@@ -177,7 +203,9 @@ class Study:
 
     def predictions(self, embedding: str) -> list[tuple[Path, dict]]:
         """Prediction stores of one embedding table with their attributes."""
-        return [(Path(p), store_attrs(p)) for p in self.inputs.predictions.get(embedding, [])]
+        rename = (lambda attrs: attrs) if self.aliases is None else self.aliases.value
+        paths = self.inputs.predictions.get(embedding, [])
+        return [(Path(p), rename(store_attrs(p))) for p in paths]
 
 
 def of_whole_window(records: list[dict]) -> list[dict]:

@@ -129,14 +129,6 @@ def test_figures_survive_hard_inputs():
     assert figures.null_histograms(null, {"a": 0.5, "b": 1.0}, "alt", "caption").png
 
 
-def test_evenly_takes_first_middle_and_last():
-    assert list(gallery.evenly(9, 3)) == [0, 4, 8]
-    assert list(gallery.evenly(2, 12)) == [0, 1]
-    assert list(gallery.evenly(0, 12)) == []
-    picked = gallery.evenly(1000, 12)
-    assert len(picked) == 12 and np.ptp(np.diff(picked)) <= 1
-
-
 def test_thumbnail_is_small_on_white_and_refuses_giants(tmp_path, monkeypatch):
     Image.new("RGBA", (600, 300), (255, 0, 0, 0)).save(tmp_path / "a.png")
     jpeg = gallery.thumbnail(tmp_path / "a.png")
