@@ -123,7 +123,9 @@ class Study:
             rename = self.aliases.value
             inputs = replace(
                 inputs, recipe=rename(inputs.recipe), failures=rename(inputs.failures),
+                audit=rename(inputs.audit),
                 signals={self.aliases.text(k): v for k, v in inputs.signals.items()},
+                tokens={self.aliases.text(k): v for k, v in inputs.tokens.items()},
             )  # fmt: skip
         self.inputs = inputs
         self.recipe = inputs.recipe
