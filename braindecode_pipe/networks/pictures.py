@@ -53,6 +53,7 @@ class PictureDecoder(nn.Module):
         self.side, self.edges, self.least = side, edges, least
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("average", torch.zeros(3, side, side))
         self.first = nn.Linear(width, channels * 16)
         inputs, stages, size = channels, [], 4
         while size < side:
@@ -65,8 +66,13 @@ class PictureDecoder(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.last = nn.Conv2d(inputs, 3, 3, padding=1)
 
-    def set_statistics(self, embeddings: Tensor) -> None:
-        """Take mean and deviation of every feature over (n, width); constant ones keep scale 1."""
+    def set_statistics(self, embeddings: Tensor, pictures: Tensor) -> None:
+        """Take moments of the training embeddings (n, width) and the mean of their pictures.
+
+        A feature that does not vary keeps scale 1. Pictures are decoded as what they differ by
+        from the mean picture, in logits.
+        """
+        self.average.copy_(torch.logit(pictures.mean(0), eps=0.02))
         scale = embeddings.std(0, correction=0)
         self.mean.copy_(embeddings.mean(0))
         self.scale.copy_(torch.where(scale > 1e-6 * embeddings.abs().amax(0), scale, 1.0))
@@ -83,7 +89,7 @@ class PictureDecoder(nn.Module):
             if x.shape[-1] == LOW:
                 x = torch.cat([x, self._extra(x, low, present)], 1)
             x = F.gelu(stage(x))
-        return torch.sigmoid(self.last(x))
+        return torch.sigmoid(self.average + self.last(x))
 
     def _extra(self, x: Tensor, low: Tensor | None, present: Tensor | None) -> Tensor:
         if low is None or present is None:
