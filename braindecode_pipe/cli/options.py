@@ -17,6 +17,7 @@ class Stage(StrEnum):
     embed = "embed"
     train = "train"
     evaluate = "evaluate"
+    reconstruct = "reconstruct"
     report = "report"
 
 

@@ -202,6 +202,13 @@ def score_matrix(metric: Metric, pictures: np.ndarray, targets: np.ndarray) -> n
     return 1 - correlations if metric.kind == "distance" else correlations
 
 
+def score_own(metric: Metric, pictures: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Diagonal of :func:`score_matrix`, without the pairs that it does not need: (n,)."""
+    if metric.kind == "ssim":
+        return np.array([ssim(a, b) for a, b in zip(pictures, targets)])
+    return own(score_matrix(metric, pictures, targets))
+
+
 @dataclass(frozen=True)
 class Pool:
     """Reconstructions that are compared with each other's targets: one fold, one person.
@@ -209,7 +216,7 @@ class Pool:
     Attributes
     ----------
     scores : metric name -> (n, n), reconstruction i for target j
-    controls : control name -> metric name -> (n, n)
+    controls : control name -> metric name -> (n,), each for its own target
     """
 
     scores: Mapping[str, np.ndarray]
@@ -272,7 +279,7 @@ def measure(
             "n_items": len(values),
         }
         for name in pools[0].controls:
-            other = np.concatenate([own(p.controls[name][metric.name]) for p in pools])
+            other = np.concatenate([p.controls[name][metric.name] for p in pools])
             record[name] = float(other.mean())
             record[f"p_{name}"] = sign_flip_p(
                 (values - other) * (1 if better else -1), permutations, rng

@@ -14,6 +14,7 @@ from braindecode_pipe.evaluate.ledger import append, configuration_of, ledger_di
 from braindecode_pipe.executor import Executor, Outcome, call
 from braindecode_pipe.pipeline.cache import FileHashes, History
 from braindecode_pipe.pipeline.consistency import check_rates
+from braindecode_pipe.pipeline.drawing import reconstruct, refuse_without_section
 from braindecode_pipe.pipeline.findings import event_findings
 from braindecode_pipe.pipeline.progress import Bars, Quiet
 from braindecode_pipe.pipeline.published import publish, versions, write_record
@@ -50,11 +51,12 @@ class Run:
             if stage is not None and stage not in names:
                 raise RecipeError("no such stage", expected=", ".join(names), found=stage)
         self.decodes = recipe.split.by != "none"
-        if not self.decodes and until in ("embed", "train", "evaluate"):
+        if not self.decodes and until in ("embed", "train", "evaluate", "reconstruct"):
             raise RecipeError(
                 "nothing is decoded without a split", expected="stages plan, preprocess, report",
                 found=until, remedy='set [split] by to something other than "none"',
             )  # fmt: skip
+        refuse_without_section(recipe, until)
         self.recipe, self.data, self.out, self.name = recipe, data, out, name
         self.executor, self.dry_run, self.progress = executor, dry_run, progress
         self.wanted = names[: names.index(until) + 1] if until else names
@@ -277,7 +279,7 @@ def _stages(current: Run) -> None:
         plan = plan.without(failed)
     signals = {name: unit for name, unit in signals.items() if name in done}
     if not current.decodes and "report" in current.wanted and signals:
-        _report(current, plan, signals, {}, {}, {})
+        _report(current, plan, signals, {}, {}, {}, {})
     if "embed" not in current.wanted or not current.decodes:
         return
     embeddings = current.stages.embed(plan)
@@ -294,8 +296,9 @@ def _stages(current: Run) -> None:
     evaluations = {name: unit for name, unit in evaluations.items() if unit.name in done}
     if not current.dry_run:
         current.record_scores(evaluations)
+    drawn = reconstruct(current, plan, trained, usable)
     if "report" in current.wanted:
-        _report(current, plan, signals, usable, trained, evaluations)
+        _report(current, plan, signals, usable, trained, evaluations, drawn)
 
 
 def _plan(current: Run) -> StudyPlan | None:
@@ -363,10 +366,12 @@ def _report(
     embeddings: dict[str, Unit],
     trained: dict[tuple[str, str, str], Unit],
     evaluations: dict[str, Unit],
+    drawn: dict[str, Unit],
 ) -> None:
     from braindecode_pipe.report import ReportInputs
 
-    if current.dry_run and not all(is_committed(unit.path) for unit in evaluations.values()):
+    results = [*evaluations.values(), *drawn.values()]
+    if current.dry_run and not all(is_committed(unit.path) for unit in results):
         current.result.rows.append(
             UnitResult("report", "study", "will run", "what it shows will change")
         )
@@ -384,13 +389,14 @@ def _report(
         embeddings={name: unit.path for name, unit in embeddings.items()},
         predictions=predictions,
         evaluations={name: unit.path for name, unit in evaluations.items()},
+        reconstructions={name: unit.path for name, unit in drawn.items()},
         ledger=current.ledger_of(evaluations),
         data=current.data,
         versions=versions(),
         failures=failures,
     )
     unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(),
-                                          *trained.values(), *evaluations.values()])  # fmt: skip
+                                          *trained.values(), *results])  # fmt: skip
     if current.execute([unit]) and not current.dry_run and is_committed(unit.path):
         whole = current.decodes or current.name == "run"
         current.result.report = publish(unit.path, current.out, whole)

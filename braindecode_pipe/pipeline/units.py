@@ -59,8 +59,24 @@ STAGES = {
         ),
         Stage("evaluate", ("evaluate",), ("evaluate",), ("numpy", "scipy")),
         Stage(
+            "reconstruct",
+            ("reconstruct", "compute.threads"),
+            ("reconstruct", "evaluate", "embed", "fitting", "networks"),
+            ("torch", "numpy", "scipy", "pillow"),
+        ),
+        Stage(
             "report",
-            ("study", "plan", "split", "preprocess", "embed", "train", "evaluate", "report"),
+            (
+                "study",
+                "plan",
+                "split",
+                "preprocess",
+                "embed",
+                "train",
+                "evaluate",
+                "reconstruct",
+                "report",
+            ),  # fmt: skip
             ("report", "fitting"),
             ("matplotlib", "jinja2", "mne"),
         ),

@@ -6,11 +6,12 @@ A stage sees only its own section. Every field that is not given takes the defau
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from braindecode_pipe.recipe.design import PlanSection, SplitSection
+from braindecode_pipe.recipe.reconstruction import ReconstructSection
 from braindecode_pipe.recipe.section import Seconds, Section
 from braindecode_pipe.recipe.training import TrainSection
 
@@ -347,8 +348,17 @@ class Recipe(Section):
     embed: dict[str, EmbedSpec] = {}
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
+    reconstruct: ReconstructSection | None = None
     report: ReportSection = ReportSection()
     compute: ComputeSection = ComputeSection()
+
+    @model_serializer(mode="wrap")
+    def _without_stages_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A section that is not there leaves no mark on keys and records."""
+        whole: dict[str, Any] = dump(self)
+        if whole.get("reconstruct", 0) is None:
+            del whole["reconstruct"]
+        return whole
 
     def target_of(self, table: str) -> str:
         """Target in ``[plan.stimuli]`` whose stimuli the table ``[embed.<table>]`` embeds."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from braindecode_pipe.embed.packaged import EfficientNetLite0Model
 from braindecode_pipe.errors import DataError, ModelError
-from braindecode_pipe.evaluate.reconstruction import grey, score_matrix
+from braindecode_pipe.evaluate.reconstruction import Pool, grey, score_matrix, score_own
 from braindecode_pipe.reconstruct.presets import GREY, LITE, PIXELS, Comparison, Preset, View
 
 _FILES = {
@@ -256,17 +256,26 @@ def _nodes(
 
 def score_pictures(
     preset: Preset,
-    pictures: Mapping[str, np.ndarray],
+    pictures: np.ndarray,
     targets: np.ndarray,
     networks: FeatureNetworks,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Every metric of every set of pictures: set -> metric -> (n, n), picture i for target j."""
+    controls: Mapping[str, np.ndarray] | None = None,
+) -> Pool:
+    """Every metric of pictures for every target, and of controls for their own.
+
+    Parameters
+    ----------
+    pictures, targets : (n, height, width, 3) uint8
+    controls : name -> pictures like ``pictures``
+    """
     theirs = describe(preset, targets, networks)
-    scores: dict[str, dict[str, np.ndarray]] = {}
-    for name, made in pictures.items():
+
+    def scores(made: np.ndarray, score: Any) -> dict[str, np.ndarray]:
         features = describe(preset, made, networks)
-        scores[name] = {
-            c.metric.name: score_matrix(c.metric, features[c.metric.name], theirs[c.metric.name])
+        return {
+            c.metric.name: score(c.metric, features[c.metric.name], theirs[c.metric.name])
             for c in preset.comparisons
         }
-    return scores
+
+    others = {name: scores(made, score_own) for name, made in (controls or {}).items()}
+    return Pool(scores(pictures, score_matrix), others)

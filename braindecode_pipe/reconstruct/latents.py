@@ -38,12 +38,19 @@ def renormalise(predictions: np.ndarray, training: Statistics) -> np.ndarray:
     Raises
     ------
     DataError
-        Fewer than two rows.
+        Fewer than two rows, or a value that is not finite.
     """
     if len(predictions) < 2:
         raise DataError(
             "one prediction has no spread to renormalise", expected="at least two",
             found=str(len(predictions)), remedy="set reconstruct.renormalise = false",
+        )  # fmt: skip
+    bad = np.count_nonzero(~np.isfinite(predictions).all(axis=1))
+    if bad:
+        raise DataError(
+            "an embedding is not finite", expected="numbers in every feature",
+            found=f"NaN or infinity in {bad} of {len(predictions)} rows",
+            remedy="look at the predictions of the stage train",
         )  # fmt: skip
     mean, scale = predictions.mean(axis=0), predictions.std(axis=0)
     varies = scale > 1e-6 * np.abs(predictions).max(axis=0)

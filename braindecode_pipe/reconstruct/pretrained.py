@@ -159,7 +159,7 @@ def load_pipeline(source: str, device: str) -> tuple[Any, str]:
             f"the generator {source} needs the library diffusers", expected="diffusers",
             found="not installed", remedy='pip install "braindecode-pipe[reconstruct]"',
         ) from None  # fmt: skip
-    folder = _find(source)
+    folder = find_generator(source)
     name = _class_of(folder)
     try:
         pipe = getattr(diffusers, name).from_pretrained(
@@ -175,7 +175,8 @@ def load_pipeline(source: str, device: str) -> tuple[Any, str]:
         ) from error  # fmt: skip
 
 
-def _find(source: str) -> Path:
+def find_generator(source: str) -> Path:
+    """The folder of a generator: itself, or that of an id in the local cache."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder

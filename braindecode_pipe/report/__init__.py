@@ -28,6 +28,7 @@ class ReportInputs:
     predictions : embedding table -> its prediction stores, one per decoder and fold
     evaluations : embedding table -> evaluation store; key ``zero_shot`` for that of zero-shot
     ledger : hash of the test items -> every configuration ever scored on them, in order
+    reconstructions : embedding table -> reconstruction store
     data : the data folder, for stimulus pictures and licences
     versions : package -> version
     failures : ``{stage, unit, error}`` of the units of work that failed
@@ -43,6 +44,7 @@ class ReportInputs:
     data: Path = Path(".")
     versions: dict[str, str] = field(default_factory=dict)
     failures: list[dict] = field(default_factory=list)
+    reconstructions: dict[str, Path] = field(default_factory=dict)
 
 
 def run(inputs: ReportInputs, out: str | Path) -> None:

@@ -14,6 +14,7 @@ from braindecode_pipe.evaluate.reconstruction import (
     grey,
     measure,
     score_matrix,
+    score_own,
     sign_flip_p,
     ssim,
     ssim_matrix,
@@ -74,6 +75,8 @@ def test_ssim_of_all_pairs_is_that_of_each():
     x, y = rng.random((3, 16, 16)), rng.random((2, 16, 16))
     expected = [[ssim(a, b) for b in y] for a in x]
     np.testing.assert_allclose(ssim_matrix(x, y), expected, rtol=0, atol=1e-15)
+    metric = Metric("SSIM", "ssim", "grey")
+    np.testing.assert_allclose(score_own(metric, x[:2], y), np.diagonal(expected))
 
 
 def test_luminance_weighs_the_colours():
@@ -113,13 +116,18 @@ def pools(similar, n=24, seed=5):
         "pixels": lambda p: p, "grey": grey, "features": lambda p: p.mean(-1),
     }  # fmt: skip
 
-    def scores(pictures):
+    def scores(pictures, score=score_own):
         return {
-            m.name: score_matrix(m, features[m.feature](pictures), features[m.feature](targets))
+            m.name: score(m, features[m.feature](pictures), features[m.feature](targets))
             for m in METRICS
         }
 
-    return [Pool(scores(real), {"noise": scores(noise), "shuffled": scores(np.roll(real, 1, 0))})]
+    return [
+        Pool(
+            scores(real, score_matrix),
+            {"noise": scores(noise), "shuffled": scores(np.roll(real, 1, 0))},
+        )
+    ]
 
 
 def test_likeness_is_found_and_noise_is_not():

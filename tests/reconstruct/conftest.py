@@ -20,6 +20,12 @@ def discs(code: np.ndarray, side: int = 16) -> np.ndarray:
     return np.round(made * 255).astype(np.uint8)
 
 
+@pytest.fixture(scope="session", name="discs")
+def _discs():
+    """Writer of such pictures."""
+    return discs
+
+
 @pytest.fixture(scope="session")
 def study():
     """80 training and 20 test pictures with embeddings that are linear in what they show."""

@@ -85,9 +85,15 @@ def test_golden_values_of_fixed_pictures():
     pictures = fixed_pictures(6)
     moved = np.roll(pictures, (7, 9), axis=(1, 2))
     targets = moved[[1, 0, 2, 3, 5, 4]] // 2 + moved // 2
-    scores = score_pictures(PRESETS["offline"], {"real": pictures}, targets, FeatureNetworks())
-    found = {name: float(own(matrix).mean()) for name, matrix in scores["real"].items()}
+    networks = FeatureNetworks()
+    pool = score_pictures(PRESETS["offline"], pictures, targets, networks, {"same": targets})
+    found = {name: float(own(matrix).mean()) for name, matrix in pool.scores.items()}
     assert found == pytest.approx(GOLDEN, abs=2e-4)
+    best = {name: float(values.mean()) for name, values in pool.controls["same"].items()}
+    # Targets 0 and 1, 4 and 5 are equal: four of the six have one tie among five others.
+    for name, value in best.items():
+        exact = 0.0 if "distance" in name else (4 * 0.9 + 2) / 6 if "two-way" in name else 1.0
+        assert value == pytest.approx(exact, abs=1e-6), name
 
 
 GOLDEN = {
