@@ -17,10 +17,12 @@ from braindecode_pipe.cli.console import console, crash_log, print_bug, print_er
 from braindecode_pipe.cli.options import (
     BreakLockOption,
     DataOption,
+    DeviceOption,
     DryRunOption,
     ForceFileOption,
     ForceOption,
     FromOption,
+    GeneratorOption,
     JobsOption,
     LedgerOption,
     OutOption,
@@ -243,6 +245,36 @@ _add_stage(Stage.preprocess, "Turn recordings into signal stores")
 _add_stage(Stage.embed, "Turn stimuli into vectors")
 _add_stage(Stage.train, "Fit decoders on every fold")
 _add_stage(Stage.evaluate, "Score the predictions against chance")
+
+
+@app.command(rich_help_panel=_RUN)
+def reconstruct(
+    recipe: RecipeArgument,
+    data: DataOption,
+    out: OutOption = None,
+    generator: GeneratorOption = None,
+    device: DeviceOption = None,
+    overrides: SetOption = None,
+    jobs: JobsOption = 1,
+    force: ForceOption = None,
+    dry_run: DryRunOption = False,
+    break_lock: BreakLockOption = False,
+    ledger: LedgerOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw pictures from the predictions and score them (run until this stage)."""
+    from braindecode_pipe.recipe import load_recipe
+
+    if generator is None and load_recipe(recipe, overrides or ()).reconstruct is None:
+        generator = "embedded"
+    own = {"generator": generator, "device": device}
+    settings = [f"reconstruct.{k}={v}" for k, v in own.items() if v is not None]
+    run(
+        recipe, data, out, [*(overrides or []), *settings], jobs, None, None, Stage.reconstruct,
+        force, dry_run, break_lock, ledger, quiet,
+    )  # fmt: skip
+
+
 _add_stage(Stage.report, "Write the report")
 
 

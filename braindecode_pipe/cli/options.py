@@ -57,6 +57,16 @@ BreakLockOption = Annotated[
     bool,
     typer.Option("--break-lock", help="Take over stores whose writer was silent for 10 minutes"),
 ]
+GeneratorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER_OR_ID",
+        help="embedded, nearest, or a pipeline of diffusers; default: the recipe's, else embedded",
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="Where pictures are drawn: cpu, cuda, mps")
+]
 LedgerOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where the list of configurations ever scored is kept"),

@@ -22,6 +22,7 @@ BASE = {
     "train": {"decoders": ["ridge", "conv", "mlp"]},
     # Sections that are off by default are there, so that their fields are tried as well.
     "preprocess": {"emeg": {"ica": {}, "maxwell": {}}},
+    "reconstruct": {},
 }
 DOWNSTREAM = {
     "plan": set(),
@@ -40,7 +41,7 @@ VALUES = {
     "plan.event_codes": {"1": "cat"}, "plan.stim_channel": "STI 014",
     "plan.stimuli": {"trial_type": {"column": "trial_type", "drop": ["cat"]}},
     "split.target": None, "split.purge_s": 3.0, "preprocess.bold.t_r": 2.0,
-    "train.embeddings": None,
+    "train.embeddings": None, "reconstruct.embeddings": ["trial_type"],
     "train.zero_shot": None, "train.decoders": ["ridge"],
     "train.decoders_of": {"trial_type": ["ridge"]}, "train.windows.tmax": 0.7,
     "embed.trial_type.target": None, "embed.trial_type.model": "one-hot",
@@ -80,7 +81,7 @@ SEES = {
     "embed.trial_type.components": {"train"},
     "compute.threads": {"preprocess", "embed", "train", "evaluate", "plan"},
 }
-OTHER_DATATYPE = ("preprocess.bold.",)
+OTHER_DATATYPE = ("preprocess.bold.", "reconstruct.")
 
 
 def fields(model, prefix=""):
@@ -159,7 +160,7 @@ def test_f03_every_field_alters_exactly_the_stages_that_declare_it(path, field, 
     if section == "split" and path not in SEES:
         own = {"plan"}
     if path.startswith(OTHER_DATATYPE):
-        own = set()  # there is no fMRI in this data set: its settings concern nobody
+        own = set()  # there is neither fMRI nor a picture here: their settings concern nobody
     expected = set(own).union(*(DOWNSTREAM[stage] for stage in own)) if own else set()
     if path in ("train.decoders", "train.decoders_of"):
         expected = {"evaluate"}  # no decoder's own key; the table of all of them
@@ -170,6 +171,13 @@ def test_f03_every_field_alters_exactly_the_stages_that_declare_it(path, field, 
     if path == "train.network":
         other = {key for key in before["train"] if after["train"][key] == before["train"][key]}
         assert {key[1] for key in other} == {"ridge", "conv"}
+
+
+def test_a_stage_that_is_not_asked_for_leaves_no_mark(base):
+    plan, data, out, before = base
+    without = Recipe.model_validate({k: v for k, v in BASE.items() if k != "reconstruct"})
+    assert keys(without, plan, data, out) == before
+    assert "reconstruct" not in without.model_dump(mode="json")
 
 
 def test_f03_moving_and_touching_change_nothing(base, tmp_path):
