@@ -21,6 +21,7 @@ from braindecode_pipe.report.markdown import metrics_csv, metrics_json, render_m
 from braindecode_pipe.report.methods import methods_section, provenance_section
 from braindecode_pipe.report.qc import qc_page
 from braindecode_pipe.report.qc_index import index_page, overview
+from braindecode_pipe.report.reconstruction import reconstruction_section
 from braindecode_pipe.report.recording import Recording
 from braindecode_pipe.report.results import (
     people_section,
@@ -79,6 +80,7 @@ def study_page(study: Study) -> Page:
         ("learning", "Learning curves", learning_section),
         ("maps", "Sensors and brain", maps_section),
         ("gallery", "Retrieval gallery", lambda s: gallery_section(s, shelf)),
+        ("reconstruction", "Reconstruction", lambda s: reconstruction_section(s, shelf)),
         ("zero-shot", "Zero-shot decoding", zero_shot_section),
         ("ledger", "Ledger of the test set", ledger_section),
         ("data", "Data and exclusions", data_section),
