@@ -296,6 +296,34 @@ def sign_flip_p(differences: np.ndarray, permutations: int, rng: np.random.Gener
     return permutation_p(float(differences.mean()), signs @ differences / len(differences))
 
 
+def rising(
+    levels: np.ndarray, values: np.ndarray, permutations: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Whether items are better the higher the level: of signal to noise, or of repetitions.
+
+    Mean over items of Spearman's correlation of level and value; under the null the levels of
+    each item are exchanged, one-sided for a rise.
+
+    Parameters
+    ----------
+    levels : (k,), k >= 2
+    values : (k, n_items), larger is better
+
+    Returns
+    -------
+    correlation, p : an item whose value never changes correlates 0
+    """
+    x = rankdata(levels) - (len(levels) + 1) / 2
+    y = rankdata(values, axis=0) - (len(levels) + 1) / 2
+    length = np.sqrt((x @ x) * (y * y).sum(axis=0))
+    y = y / np.where(length > 0, length, np.inf)
+    null = np.zeros(permutations)
+    for k in range(permutations):
+        null[k] = (x @ rng.permuted(y, axis=0)).mean()
+    observed = float((x @ y).mean())
+    return observed, permutation_p(observed, null)
+
+
 def _orders(sizes: Sequence[int], permutations: int, seed: int) -> Iterator[list[np.ndarray]]:
     """Targets of each pool in a random order, the same for all metrics."""
     rng = np.random.default_rng([seed, 0])

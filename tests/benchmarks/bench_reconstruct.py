@@ -1,8 +1,8 @@
 """Reconstruction on simulated EEG: every metric beside noise and shuffled brains, by SNR.
 
-    python tests/benchmarks/bench_reconstruct.py [--snr 1 0.5 0.25] [--generator embedded]
+    python tests/benchmarks/bench_reconstruct.py [--snr 1 0.5 0.25] [--set reconstruct.side=64]
 
-Prints one table per SNR, and the rank correlation of each metric with SNR. All data are simulated.
+Prints one table per SNR, and with several how metrics rise with SNR. All data are simulated.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from braindecode_pipe import pipeline
+from braindecode_pipe.evaluate.reconstruction import rising
 from braindecode_pipe.recipe import parse_recipe
 from braindecode_pipe.simulate import simulate
-from braindecode_pipe.store import read_file
+from braindecode_pipe.store import open_store, read_file
 
 RECIPE = """\
 [study]
@@ -84,17 +87,24 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
+        stores, better = [], {}
         for snr in arguments.snr:
             began = time.process_time()
-            _, records = study(folder, snr, tuple(arguments.set))
+            store, records = study(folder, snr, tuple(arguments.set))
             print(f"simulated EEG, SNR {snr:g}, {records[0]['n_items']} items, "
                   f"{time.process_time() - began:.0f} s of processor")  # fmt: skip
+            stores.append(open_store(store, "scores")["scores"].sel(input="brain"))
+            better = {r["metric"]: 1 if r["larger_is_better"] else -1 for r in records}
             for r in records:
                 print(
                     f"  {r['metric']:28s} {r['value']:6.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]"
                     f" p {r['p_value']:.4f}   noise {r['noise']:6.3f} p {r['p_noise']:.4f}"
                     f"   shuffled {r['shuffled']:6.3f} p {r['p_shuffled']:.4f}"
                 )
+        for metric, sign in better.items() if len(stores) > 1 else ():
+            values = np.stack([sign * s.sel(metric=metric).values for s in stores])
+            rho, p = rising(np.array(arguments.snr), values, 2000, np.random.default_rng(0))
+            print(f"  rank correlation with SNR: {metric:28s} {rho:6.3f} p {p:.4f}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.evaluate.identification import two_way
@@ -13,6 +14,7 @@ from braindecode_pipe.evaluate.reconstruction import (
     correlation_matrix,
     grey,
     measure,
+    rising,
     score_matrix,
     score_own,
     sign_flip_p,
@@ -150,6 +152,19 @@ def test_likeness_is_found_and_noise_is_not():
 def test_the_sign_flip_is_exact_where_all_items_agree():
     p = sign_flip_p(np.ones(4), 4000, np.random.default_rng(0))
     assert p == pytest.approx(1 / 16, abs=0.02)
+
+
+def test_rising_is_the_mean_rank_correlation():
+    levels = np.array([0.5, 1.0, 4.0])
+    values = np.array([[1.0, 3.0, 2.0], [2.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
+    rho, p = rising(levels, values, 999, np.random.default_rng(0))
+    # One item rises (1), one falls (-1), one never changes (0).
+    assert rho == pytest.approx(0.0) and p > 0.5
+    steep = np.random.default_rng(1).normal(size=(3, 30)) + levels[:, None]
+    rho, p = rising(levels, steep, 999, np.random.default_rng(0))
+    assert rho > 0.5 and p == 0.001
+    expected = np.mean([spearmanr(levels, column).statistic for column in steep.T])
+    assert rho == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
