@@ -40,7 +40,11 @@ class ReconstructSection(Section):
     renormalise: bool = Field(
         True, description="predictions get mean and deviation of the training stimuli"
     )
-    average: bool = Field(True, description="one item per person and stimulus, its events averaged")
+    average: bool = Field(
+        True,
+        description="one item per person and stimulus, its events averaged; false: "
+        "one per event, equal targets tie",
+    )
     items: int = Field(50, ge=2, description="most items per fold and person, evenly spaced")
     batch_size: int = Field(16, ge=1, description="pictures drawn at a time")
     metrics: Literal["offline", "mindeye2", "neuropictor"] = Field(
