@@ -29,7 +29,7 @@ from braindecode_pipe.report.gallery import THUMBNAIL, Shelf
 from braindecode_pipe.report.study import Study, require
 from braindecode_pipe.store import open_store, read_file, read_table, store_attrs
 
-INPUTS = {"brain": "from the brain", "noise": "from noise", "shuffled": "from another trial"}
+INPUTS = {"brain": "from the brain", "noise": "from noise", "shuffled": "shuffled brain"}
 
 
 class Reconstruction:
@@ -99,8 +99,9 @@ def _about(found: Reconstruction) -> Iterator[Block]:
     yield Text(
         f"Pictures are drawn by “{first['generator']}” ({first['description']}) from embeddings "
         f"that the decoder {wording.decoder_name(str(attrs['decoder']))} predicted. The same "
-        "generator draws, with the same seeds, from noise and from the prediction of another trial "
-        "of the same fold and person: what these two rows show needs no brain."
+        "generator draws, with the same seeds, from noise and from the prediction for another item "
+        "of the same fold and person (shuffled brain): what they show was not read from the "
+        "brain's response to the picture."
     )
     shown = sorted({int(m["n_pictures"]) for m in makers})
     between = str(shown[0]) if len(shown) == 1 else f"{shown[0]} to {shown[-1]}"
@@ -134,16 +135,15 @@ def _scores(found: Reconstruction) -> Table:
                 wording.plain(r["value"]),
                 " – ".join(map(wording.plain, limits)),
                 wording.p_value(r["p_value"]),
-                wording.plain(r["noise"]),
-                wording.p_value(r["p_noise"]),
-                wording.plain(r["shuffled"]),
-                wording.p_value(r["p_shuffled"]),
+                *(
+                    f"{wording.plain(r[k])} ({wording.p_value(r[f'p_{k}'])})"
+                    for k in ("noise", "shuffled")
+                ),
             )
         )
     columns = (
         Column("Metric"), Column("Better"), Column("Value", True), Column("Interval", True),
-        Column("p", True), Column("Noise", True), Column("p against it", True),
-        Column("Shuffled", True), Column("p against it", True),
+        Column("p", True), Column("Noise (p)", True), Column("Shuffled (p)", True),
     )  # fmt: skip
     notes = [
         "p: the targets of a fold and person exchanged among its reconstructions. Against noise "
@@ -152,7 +152,7 @@ def _scores(found: Reconstruction) -> Table:
     if any(r["stand_in_for"] for r in records):
         notes.append(
             "EfficientNet-Lite0 stands in for the networks of the field: these values cannot be "
-            "put beside published ones, PixCorr and SSIM can."
+            "put beside published ones. PixCorr and SSIM are computed as in the field."
         )
     n = records[0]["n_items"]
     return Table(f"Likeness of {n} reconstructions to their targets", columns, tuple(rows),
@@ -179,8 +179,7 @@ def _gallery(found: Reconstruction, shelf: Shelf, wanted: int) -> Gallery:
                     truth=shelf[str(row["stimulus"])],
                     truth_score="shown",
                     top=tuple(
-                        (Item(label, found.picture(k, item)), f"{tie['metric']} {score[k]}",
-                         k == "brain")
+                        (Item(label, found.picture(k, item)), f"{tie['metric']} {score[k]}", False)
                         for k, label in INPUTS.items()
                     ),
                 )
@@ -188,9 +187,9 @@ def _gallery(found: Reconstruction, shelf: Shelf, wanted: int) -> Gallery:
     caption = (
         f"Best, median and worst of {len(order)} items by {metric['metric']}, ties by "
         f"{tie['metric']}; not chosen by hand. Left: what was shown. Right: drawn from the brain, "
-        "from noise, and from another trial."
+        "from noise, and from a shuffled brain."
     )
-    return Gallery(caption, tuple(queries), "drawn from the brain, noise and another trial")
+    return Gallery(caption, tuple(queries), "drawn from the brain, noise and a shuffled brain")
 
 
 def _ordering(records: list[dict]) -> tuple[dict, dict]:
