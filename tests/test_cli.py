@@ -21,10 +21,9 @@ from braindecode_pipe.schema import embedding_dataset
 from braindecode_pipe.store import write_store
 
 COMMANDS = (
-    "init", "demo", "check", "run", "plan", "preprocess", "embed", "train", "evaluate", "report",
-    "bids", "config", "schema", "inspect", "verify", "audit", "compare", "ablate", "doctor",
-    "fetch",
-    "simulate", "clean",
+    "init", "demo", "check", "run", "plan", "preprocess", "embed", "train", "evaluate",
+    "reconstruct", "report", "bids", "config", "schema", "inspect", "verify", "audit", "compare",
+    "ablate", "doctor", "fetch", "simulate", "clean",
 )  # fmt: skip
 
 

@@ -49,7 +49,20 @@ def test_there_is_something_to_look_at():
     ("library", "rooms"),
     [
         ("zarr", {"store"}),
-        ("torch", {"networks", "fitting", "tokenize", "train", "embed", "executor.py", "inspect"}),
+        (
+            "torch",
+            {
+                "networks",
+                "fitting",
+                "tokenize",
+                "train",
+                "embed",
+                "reconstruct",
+                "executor.py",
+                "inspect",
+            },
+        ),
+        ("diffusers", {"reconstruct"}),
         ("mne", {"formats", "plan", "preprocess", "simulate", "report", "fetch.py", "inspect"}),
         ("mne_bids", {"plan", "preprocess", "simulate", "fetch.py", "inspect"}),
         ("nilearn", {"plan", "preprocess", "simulate", "report", "fetch.py", "inspect"}),

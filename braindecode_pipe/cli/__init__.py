@@ -26,7 +26,7 @@ from braindecode_pipe.cli.options import (
     SnrOption,
     Stage,
 )
-from braindecode_pipe.cli.running import is_left_out, run, stage_command, train
+from braindecode_pipe.cli.running import is_left_out, reconstruct, run, stage_command, train
 from braindecode_pipe.errors import BraindecodePipeError, InputError
 
 app = typer.Typer(
@@ -189,8 +189,8 @@ def check(
 
 app.command(rich_help_panel=_RUN)(run)
 for _stage in Stage:
-    _command = train if _stage is Stage.train else stage_command(_stage)
-    app.command(_stage.value, rich_help_panel=_RUN)(_command)
+    _own = {Stage.train: train, Stage.reconstruct: reconstruct}
+    app.command(_stage.value, rich_help_panel=_RUN)(_own.get(_stage) or stage_command(_stage))
 app.command(rich_help_panel=_RUN)(bids)
 
 

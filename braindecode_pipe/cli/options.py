@@ -18,6 +18,7 @@ class Stage(StrEnum):
     tokenize = "tokenize"
     train = "train"
     evaluate = "evaluate"
+    reconstruct = "reconstruct"
     report = "report"
 
 
@@ -56,6 +57,16 @@ DryRunOption = Annotated[
 BreakLockOption = Annotated[
     bool,
     typer.Option("--break-lock", help="Take over stores whose writer was silent for 10 minutes"),
+]
+GeneratorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER_OR_ID",
+        help="embedded, nearest, or a pipeline of diffusers; default: the recipe's, else embedded",
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="Where pictures are drawn: cpu, cuda, mps")
 ]
 LedgerOption = Annotated[
     Path | None,

@@ -16,9 +16,11 @@ from braindecode_pipe.cli.options import (
     AnonymizeOption,
     BreakLockOption,
     DataOption,
+    DeviceOption,
     DryRunOption,
     ForceOption,
     FromOption,
+    GeneratorOption,
     JobsOption,
     LedgerOption,
     OutOption,
@@ -127,6 +129,34 @@ def stage_command(stage: Stage) -> Callable[..., None]:
 
     command.__doc__ = f"{_DOES[stage]} (run until this stage)."
     return command
+
+
+def reconstruct(
+    recipe: RecipeArgument,
+    data: DataOption,
+    out: OutOption = None,
+    generator: GeneratorOption = None,
+    device: DeviceOption = None,
+    overrides: SetOption = None,
+    jobs: JobsOption = 1,
+    force: ForceOption = None,
+    dry_run: DryRunOption = False,
+    break_lock: BreakLockOption = False,
+    ledger: LedgerOption = None,
+    allow_leak: AllowLeakOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw pictures from the predictions and score them (run until this stage)."""
+    from braindecode_pipe.recipe import load_recipe
+
+    if generator is None and load_recipe(recipe, overrides or ()).reconstruct is None:
+        generator = "embedded"
+    own = {"generator": generator, "device": device}
+    settings = [f"reconstruct.{k}={v}" for k, v in own.items() if v is not None]
+    run(
+        recipe, data, out, [*(overrides or []), *settings], jobs, None, None, Stage.reconstruct,
+        force, dry_run, break_lock, ledger, None, allow_leak, quiet,
+    )  # fmt: skip
 
 
 def train(

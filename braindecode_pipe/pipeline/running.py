@@ -14,6 +14,7 @@ from braindecode_pipe.pipeline.auditing import Auditor
 from braindecode_pipe.pipeline.baselines import with_low_level
 from braindecode_pipe.pipeline.cache import FileHashes, History
 from braindecode_pipe.pipeline.consistency import check_rates
+from braindecode_pipe.pipeline.drawing import reconstruct, refuse_without_section
 from braindecode_pipe.pipeline.findings import event_findings
 from braindecode_pipe.pipeline.published import compute_used, publish, versions, write_record
 from braindecode_pipe.pipeline.result import RunResult, UnitResult
@@ -53,12 +54,13 @@ class Run:
             if stage is not None and stage not in names:
                 raise RecipeError("no such stage", expected=", ".join(names), found=stage)
         self.decodes = recipe.split.by != "none"
-        if not self.decodes and until in ("embed", "train", "evaluate"):
+        if not self.decodes and until in ("embed", "train", "evaluate", "reconstruct"):
             raise RecipeError(
                 "nothing is decoded without a split",
                 expected="stages plan, preprocess, tokenize, report",
                 found=until, remedy='set [split] by to something other than "none"',
             )  # fmt: skip
+        refuse_without_section(recipe, until)
         recipe = with_low_level(recipe)
         self.recipe, self.data, self.out, self.name = recipe, data, out, name
         self.executor, self.dry_run, self.progress = executor, dry_run, progress
@@ -195,7 +197,7 @@ def run_stages(current: Run) -> None:
     if not current.decodes and signals:
         tokens = run_tokens(current, plan, signals)
         if "report" in current.wanted:
-            _report(current, plan, signals, {}, {}, {}, tokens)
+            _report(current, plan, signals, {}, {}, {}, {}, tokens)
     if "embed" not in current.wanted or not current.decodes:
         return
     embeddings = current.stages.embed(plan)
@@ -211,16 +213,17 @@ def run_stages(current: Run) -> None:
     leaks = []
     if not current.dry_run:
         used = {"preprocess": signals, "embed": usable, "train": trained}
-        leaks = current.auditor.before_evaluation(
-            plan, {stage: [u.path for u in units.values()] for stage, units in used.items()}
-        )
+        stores = {stage: [u.path for u in units.values()] for stage, units in used.items()}
+        stores["tokenize"] = [] if tokens is None else [unit.path for unit in tokens.units]
+        leaks = current.auditor.before_evaluation(plan, stores)
     evaluations = current.stages.evaluate(plan, trained, usable, leaks)
     done = current.execute(evaluations.values())
     evaluations = {name: unit for name, unit in evaluations.items() if unit.name in done}
     if not current.dry_run:
         current.record_scores(evaluations)
+    drawn = reconstruct(current, plan, trained, usable)
     if "report" in current.wanted:
-        _report(current, plan, signals, usable, trained, evaluations, tokens)
+        _report(current, plan, signals, usable, trained, evaluations, drawn, tokens)
 
 
 def _plan(current: Run) -> StudyPlan | None:
@@ -292,6 +295,7 @@ def _report(
     embeddings: dict[str, Unit],
     trained: dict[tuple[str, str, str], Unit],
     evaluations: dict[str, Unit],
+    drawn: dict[str, Unit],
     tokens: Tokens | None = None,
 ) -> None:
     from braindecode_pipe.report import ReportInputs
@@ -304,7 +308,8 @@ def _report(
             UnitResult("report", "study", "skipped", f"{why} --reports-only and --from")
         )
         return
-    if current.dry_run and not all(is_committed(unit.path) for unit in evaluations.values()):
+    results = [*evaluations.values(), *drawn.values()]
+    if current.dry_run and not all(is_committed(unit.path) for unit in results):
         current.result.rows.append(
             UnitResult("report", "study", "will run", "what it shows will change")
         )
@@ -323,6 +328,7 @@ def _report(
         embeddings={name: unit.path for name, unit in embeddings.items()},
         predictions=predictions,
         evaluations={name: unit.path for name, unit in evaluations.items()},
+        reconstructions={name: unit.path for name, unit in drawn.items()},
         ledger=current.ledger_of(evaluations),
         audit=current.auditor.record(),
         data=current.data,
@@ -332,7 +338,7 @@ def _report(
     )
     encoded = [] if tokens is None else tokens.units
     unit = current.stages.report(inputs, [*signals.values(), *embeddings.values(), *encoded,
-                                          *trained.values(), *evaluations.values()])  # fmt: skip
+                                          *trained.values(), *results])  # fmt: skip
     if current.execute([unit]) and not current.dry_run and is_committed(unit.path):
         whole = current.decodes or current.name == "run"
         fill = compute_used(current.record, current.result, current.recipe.compute.threads)

@@ -75,6 +75,12 @@ STAGES = {
         ),
         Stage("evaluate", ("evaluate",), ("evaluate",), ("numpy", "scipy")),
         Stage(
+            "reconstruct",
+            ("reconstruct", "compute.threads"),
+            ("reconstruct", "evaluate", "embed", "fitting", "networks"),
+            ("torch", "numpy", "scipy", "pillow"),
+        ),
+        Stage(
             "report",
             (
                 "study",
@@ -85,6 +91,7 @@ STAGES = {
                 "tokenize",
                 "train",
                 "evaluate",
+                "reconstruct",
                 "report",
             ),
             ("report", "fitting"),

@@ -17,6 +17,7 @@ from braindecode_pipe.recipe.models import (
     StudySection,
     Volts,
 )
+from braindecode_pipe.recipe.reconstruction import ReconstructSection
 from braindecode_pipe.recipe.section import Seconds, Section
 from braindecode_pipe.recipe.text import recipe_json_schema, recipe_toml, toml_value
 from braindecode_pipe.recipe.tokenize import TokenizeSection
@@ -48,6 +49,7 @@ __all__ = [
     "PlanSection",
     "PreprocessSection",
     "Recipe",
+    "ReconstructSection",
     "ReportSection",
     "Seconds",
     "Section",

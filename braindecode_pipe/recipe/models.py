@@ -6,11 +6,12 @@ A stage sees only its own section. Every field that is not given takes the defau
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from braindecode_pipe.recipe.design import PlanSection, SplitSection
+from braindecode_pipe.recipe.reconstruction import ReconstructSection
 from braindecode_pipe.recipe.section import Seconds, Section
 from braindecode_pipe.recipe.tokenize import TokenizeSection
 from braindecode_pipe.recipe.training import Extent, TrainSection
@@ -357,6 +358,7 @@ class Recipe(Section):
     tokenize: TokenizeSection | None = None
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
+    reconstruct: ReconstructSection | None = None
     report: ReportSection = ReportSection()
     compute: ComputeSection = ComputeSection()
 
@@ -367,6 +369,14 @@ class Recipe(Section):
         if self.train.inputs == "tokens" and self.tokenize is not None and last is not None:
             last = first + self.tokenize.windows_in(last - first) * self.tokenize.window_s
         return (first, last, *late)
+
+    @model_serializer(mode="wrap")
+    def _without_stages_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A section that is not there leaves no mark on keys and records."""
+        whole: dict[str, Any] = dump(self)
+        if whole.get("reconstruct", 0) is None:
+            del whole["reconstruct"]
+        return whole
 
     def target_of(self, table: str) -> str:
         """Target in ``[plan.stimuli]`` whose stimuli the table ``[embed.<table>]`` embeds."""

@@ -99,7 +99,7 @@ def _section(section: BaseModel, path: tuple[str, ...], head: str = "[{}]") -> I
             inner += [((*where, key), "[{}]", item) for key, item in value.items()]
         elif isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
             inner += [(where, "[[{}]]", item) for item in value]
-        else:
+        elif path or value is not None:
             if name in fields:
                 yield from _comment(_meaning(fields[name]))
             yield f"{toml_key(name)} = {toml_value(value)}"

@@ -29,6 +29,7 @@ class ReportInputs:
     evaluations : embedding table -> evaluation store; key ``zero_shot`` for that of zero-shot
     ledger : hash of the test items -> every configuration ever scored on them, in order
     audit : findings of the audit as dicts: severity, check, fold, text, names, allowed
+    reconstructions : embedding table -> reconstruction store
     data : the data folder, for stimulus pictures and licences
     versions : package -> version
     tokens : recording id -> its token store, where there is one
@@ -49,6 +50,7 @@ class ReportInputs:
     failures: list[dict] = field(default_factory=list)
     tokens: dict[str, Path] = field(default_factory=dict)
     anonymize: bool = False
+    reconstructions: dict[str, Path] = field(default_factory=dict)
 
 
 def run(inputs: ReportInputs, out: str | Path) -> None:

@@ -24,6 +24,7 @@ from braindecode_pipe.report.markdown import finite_json, metrics_csv, render_ma
 from braindecode_pipe.report.methods import methods_section, provenance_section
 from braindecode_pipe.report.qc import qc_page
 from braindecode_pipe.report.qc_index import index_page, overview
+from braindecode_pipe.report.reconstruction import reconstruction_section
 from braindecode_pipe.report.recording import Recording
 from braindecode_pipe.report.results import (
     people_section,
@@ -89,6 +90,7 @@ def study_page(study: Study) -> Page:
         ("maps", "Sensors and brain", maps_section),
         ("gallery", "Retrieval gallery", lambda s: gallery_section(s, shelf)),
         ("embedding-map", "Embedding map", map_section),
+        ("reconstruction", "Reconstruction", lambda s: reconstruction_section(s, shelf)),
         ("zero-shot", "Zero-shot decoding", zero_shot_section),
         ("audit", "Audit", audit_section),
         ("ledger", "Ledger of the test set", ledger_section),

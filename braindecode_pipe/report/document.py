@@ -143,11 +143,12 @@ class Query:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Queries from the best to the worst rank."""
+    """Queries from the best to the worst rank; ``right`` says what stands beside the truth."""
 
     kind: ClassVar[str] = "gallery"
     caption: str
     queries: tuple[Query, ...]
+    right: str = "put first by the decoder"
 
 
 @dataclass(frozen=True)

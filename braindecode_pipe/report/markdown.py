@@ -76,7 +76,12 @@ def render_block(block: Block) -> list[str]:
             *(_row(row) for row in block.rows), "", *notes,
         ]  # fmt: skip
     if block.kind == "gallery":
-        lines = [escape(block.caption), "", "| Rank | Shown | Put first |", "| --- | --- | --- |"]
+        lines = [
+            escape(block.caption),
+            "",
+            _row(("Rank", "Shown", block.right.capitalize())),
+            "| --- | --- | --- |",
+        ]
         for query in block.queries:
             top = ", ".join(f"{item.label} ({score})" for item, score, _ in query.top)
             lines.append(_row((query.title, query.truth.label, top)))

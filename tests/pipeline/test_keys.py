@@ -24,6 +24,7 @@ BASE = {
     # Sections that are off by default are there, so that their fields are tried as well.
     "preprocess": {"emeg": {"ica": {}, "maxwell": {}}},
     "tokenize": {},
+    "reconstruct": {},
 }
 DOWNSTREAM = {
     "plan": set(),
@@ -43,7 +44,7 @@ VALUES = {
     "plan.event_codes": {"1": "cat"}, "plan.stim_channel": "STI 014",
     "plan.stimuli": {"trial_type": {"column": "trial_type", "drop": ["cat"]}},
     "split.fractions": [0.7, 0.1, 0.2], "split.target": None, "split.purge_s": 3.0,
-    "preprocess.bold.t_r": 2.0,
+    "preprocess.bold.t_r": 2.0, "reconstruct.embeddings": ["trial_type"],
     "train.embeddings": None,
     # What else decoders may read has a test of its own.
     "train.inputs": None, "tokenize.kind": None, "tokenize.folder": None,
@@ -100,7 +101,7 @@ MORE = {
         for piece in ("0to0.2", "0.2to0.4", "0.4to0.6")
     },
 }  # fmt: skip
-OTHER_DATATYPE = ("preprocess.bold.",)
+OTHER_DATATYPE = ("preprocess.bold.", "reconstruct.")
 
 
 def fields(model, prefix=""):
@@ -195,7 +196,7 @@ def test_f03_every_field_alters_exactly_the_stages_that_declare_it(path, field, 
     if section == "split" and path not in SEES:
         own = {"plan"}
     if path.startswith(OTHER_DATATYPE):
-        own = set()  # there is no fMRI in this data set: its settings concern nobody
+        own = set()  # there is neither fMRI nor a picture here: their settings concern nobody
     expected = set(own).union(*(DOWNSTREAM[stage] for stage in own)) if own else set()
     if path in ("train.decoders", "train.decoders_of"):
         expected = {"evaluate"}  # no decoder's own key; the table of all of them
@@ -229,6 +230,13 @@ def test_a_step_alone_divides_nothing_and_another_one_keeps_common_pieces(base):
         content["train"]["windows"]["sliding_step_s"] = step
         found.append(keys(Recipe.model_validate(content), plan, data, out)["train"])
     assert found[0].items() < found[1].items() and len(found[1]) - len(found[0]) == 2 * 3 * 6
+
+
+def test_a_stage_that_is_not_asked_for_leaves_no_mark(base):
+    plan, data, out, before = base
+    without = Recipe.model_validate({k: v for k, v in BASE.items() if k != "reconstruct"})
+    assert keys(without, plan, data, out) == before
+    assert "reconstruct" not in without.model_dump(mode="json")
 
 
 def test_f03_moving_and_touching_change_nothing(base, tmp_path):
