@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,8 +164,9 @@ def load_pipeline(source: str, device: str) -> tuple[Any, str]:
     name = _class_of(folder)
     try:
         pipe = getattr(diffusers, name).from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True
-        )
+            str(folder), local_files_only=True, use_safetensors=True,
+            low_cpu_mem_usage=find_spec("accelerate") is not None,
+        )  # fmt: skip
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(device), name
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError) as error:

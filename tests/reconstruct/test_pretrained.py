@@ -11,6 +11,7 @@ import torch
 from braindecode_pipe.errors import DataError, ModelError
 from braindecode_pipe.reconstruct.interface import generate_in_batches
 from braindecode_pipe.reconstruct.pretrained import DiffusersGenerator
+from braindecode_pipe.store import open_store, store_attrs
 
 WIDTH = 16
 needs_diffusers = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -135,6 +136,17 @@ def test_a_saved_pipeline_draws_and_its_seeds_give_bytes(kind, request):
     vectors[0, 0] = np.inf
     with pytest.raises(DataError, match="not finite"):
         generate_in_batches(generator, vectors)
+
+
+@needs_diffusers
+def test_the_stage_draws_with_a_pipeline_and_names_it(unclip, make):
+    out, records = make(width=WIDTH).run(generator=str(unclip), draws=1)
+    [fold] = store_attrs(out)["generators"]
+    assert fold["generator"] == unclip.name and fold["stochastic"]
+    assert open_store(out, "pictures")["pictures"].shape[-3:] == (8, 8, 3)
+    assert len(records) == 3
+    with pytest.raises(ModelError, match="another width"):
+        make(width=WIDTH + 1, folder="other").run(generator=str(unclip))
 
 
 @needs_diffusers

@@ -2,90 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
 from braindecode_pipe.errors import DataError, LeakageError, ModelError, RecipeError, SplitError
-from braindecode_pipe.fitting.normalizer import Normalizer
-from braindecode_pipe.recipe import ReconstructSection
-from braindecode_pipe.reconstruct import run
-from braindecode_pipe.reconstruct.presets import PRESETS
 from braindecode_pipe.reconstruct.stage import INPUTS
-from braindecode_pipe.schema import embedding_dataset, prediction_dataset
-from braindecode_pipe.splits import StudyPlan
-from braindecode_pipe.store import open_store, read_file, read_table, store_attrs, write_store
+from braindecode_pipe.store import open_store, read_table, store_attrs
 
 N, TESTED = 30, 6
-FAST = {"side": 16, "steps": 150, "permutations": 299, "bootstrap": 100}
-
-
-class Study:
-    """A data folder with pictures, a plan, an embedding and predictions of one decoder."""
-
-    def __init__(self, folder, discs, noise=1.0, seed=0, kind="image", near=""):
-        rng = np.random.default_rng(seed)
-        self.folder, code = folder, rng.random((N, 5))
-        self.vectors = ((code - 0.5) @ rng.normal(size=(5, 6)) * 3 + 1).astype(np.float32)
-        self.ids = [f"s{i:02d}" for i in range(N)]
-        (folder / "stimuli").mkdir(parents=True)
-        for name, picture in zip(self.ids, discs(code, 32)):
-            Image.fromarray(picture).save(folder / "stimuli" / f"{name}.png")
-        self.plan = self._plan(kind, near)
-        self.embedding = folder / "embedding.zarr"
-        attrs = {"data_origin": "simulated", "target": "picture"}
-        write_store(self.embedding, {"": embedding_dataset(self.vectors, self.ids, attrs)})
-        self.prediction = folder / "prediction.zarr"
-        test = self.plan.events.iloc[self.plan.rows(0, "test")]
-        own = [self.ids.index(s) for s in test["stimulus_picture"]]
-        normalizer = Normalizer.fit("zscore", self.vectors[TESTED:], self.ids[TESTED:])
-        self.predicted = normalizer(self.vectors[own])
-        self.predicted = self.predicted + noise * rng.normal(size=self.predicted.shape)
-        self.test, self.normalizer = test, normalizer
-        self.write()
-
-    def write(self, **changed):
-        attrs = {
-            "decoder": "ridge", "fold": "0", "embedding": "pictures", "target": "picture",
-            "data_origin": "simulated", "fit_scope": self.plan.scope(0).hash(), **changed,
-        }  # fmt: skip
-        dataset = prediction_dataset(
-            self.predicted, list(self.test["event"]), list(self.test["stimulus_picture"]), attrs
-        )
-        groups = {"": dataset, "normalizer": self.normalizer.to_dataset()}
-        write_store(self.prediction, groups)
-
-    def _plan(self, kind, near):
-        rows = [(p, s, r) for p in ("01", "02") for s in self.ids for r in (1, 2)]
-        events = pd.DataFrame(rows, columns=["subject", "stimulus_picture", "repetition"])
-        events.insert(0, "event", [f"e{i}" for i in range(len(events))])
-        events = events.assign(recording="rec" + events["subject"], onset=1.0, duration=0.5)
-        tested = events["stimulus_picture"].isin(self.ids[:TESTED])
-        stimuli = pd.DataFrame({"stimulus": self.ids, "target": "picture", "kind": kind})
-        stimuli["path"] = [f"stimuli/{name}.png" for name in self.ids]
-        stimuli["near_duplicate_group"] = [near if i in (0, N - 1) else "" for i in range(N)]
-        folds = pd.DataFrame({"fold": ["0"], "subject": [""], "groups": [""]})
-        role = np.where(tested, 3, 1).astype(np.int8)[None]
-        return StudyPlan(pd.DataFrame(), events, stimuli, folds, role)
-
-    def run(self, name="out", **settings):
-        out = self.folder / f"{name}.zarr"
-        section = ReconstructSection(**{**FAST, **settings})
-        run(section, "pictures", self.plan, [self.prediction], self.embedding, self.folder, out)
-        return out, json.loads(read_file(out, "metrics.json"))
-
-
-@pytest.fixture
-def make(tmp_path, discs, monkeypatch):
-    # Small views: what the metrics see is tested with the presets.
-    offline = PRESETS["offline"]
-    kept = [replace(c, view=replace(c.view, side=32)) for c in offline.comparisons[:3]]
-    monkeypatch.setitem(PRESETS, "offline", replace(offline, side=32, comparisons=tuple(kept)))
-    return lambda **options: Study(tmp_path / "study", discs, **options)
 
 
 def test_pictures_scores_and_controls_of_a_store(make):
