@@ -7,6 +7,7 @@ from pathlib import Path
 
 from braindecode_pipe.errors import SchemaError
 from braindecode_pipe.report import ReportInputs, wording
+from braindecode_pipe.report.cards import cards_section
 from braindecode_pipe.report.compute import compute_section
 from braindecode_pipe.report.controls import controls_section
 from braindecode_pipe.report.data import audit_section, data_section, ledger_section, page_name
@@ -95,6 +96,7 @@ def study_page(study: Study) -> Page:
         ("audit", "Audit", audit_section),
         ("ledger", "Ledger of the test set", ledger_section),
         ("data", "Data and exclusions", data_section),
+        ("cards", "Data and model cards", cards_section),
         ("methods", "Methods", methods_section),
         ("compute", "Compute used", compute_section),
         ("provenance", "Provenance", lambda s: provenance_section(s, shelf)),

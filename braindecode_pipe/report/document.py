@@ -63,10 +63,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Column:
-    """Head of a table column; numbers are set to the right."""
+    """Head of a table column; numbers are set to the right, ``whole`` texts never broken."""
 
     name: str
     numeric: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)

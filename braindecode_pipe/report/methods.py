@@ -216,7 +216,8 @@ def _hashes(study: Study) -> Table:
         stores += [(f"train: {name} ({i + 1})", p) for i, p in enumerate(paths)]
     rows = tuple((name, Path(p).stem, store_hash(p)[:16]) for name, p in stores)
     columns = (Column("Store"), Column("Key"), Column("Content (SHA-256)"))
-    return Table("Stores that this report was made from", columns, rows)
+    caption = f"The {len(rows)} stores that this report was made from"
+    return Table(caption, columns, rows, folded=True)
 
 
 def toml(recipe: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from braindecode_pipe.report.document import (
     Verdict,
     attempt,
 )
+from braindecode_pipe.report.retrieval import retrieval_table
 from braindecode_pipe.report.study import ZERO_SHOT, Evaluation, Study, of_whole_window, require
 from braindecode_pipe.report.variants import seeds_table, time_curves
 
@@ -155,6 +156,7 @@ def results_section(study: Study) -> Section:
         blocks.append(Heading(f"Embedding “{evaluation.name}”"))
         blocks += attempt(f"figure of scores, {evaluation.name}", score_figure, evaluation)
         blocks += attempt(f"results, {evaluation.name}", results_table, evaluation)
+        blocks += attempt(f"retrieval, {evaluation.name}", retrieval_table, evaluation)
         blocks += attempt(f"seeds, {evaluation.name}", seeds_table, evaluation)
         blocks += attempt(f"course over time, {evaluation.name}", time_curves, evaluation)
         blocks += attempt(f"ranks, {evaluation.name}", rank_figure, evaluation)
@@ -377,7 +379,7 @@ def fold_table(evaluation: Evaluation) -> Table:
         rows.append((str(subject), short[str(fold)], queries, *shares, wording.plain(median)))
     rows.sort(key=lambda r: (r[0], _natural(r[1])))
     columns = (
-        Column("Person"), Column("Fold"), Column("Queries", True),
+        Column("Person"), Column("Fold", whole=True), Column("Queries", True),
         *(Column(wording.decoder_name(d), True) for d in decoders), Column("Median rank", True),
     )  # fmt: skip
     name = wording.decoder_name(evaluation.headline)

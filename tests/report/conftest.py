@@ -309,7 +309,8 @@ def build_study(
     signals, sensors = _signals(folder, plan, names, datatype, origin)
     vectors = np.random.default_rng(4).normal(size=(len(names.labels), 12))
     embedding = folder / "embedding.zarr"
-    attrs = {"data_origin": origin, "labels": list(names.labels)}
+    model = "one-hot" if bold else "efficientnet-lite0"
+    attrs = {"data_origin": origin, "labels": list(names.labels), "model": model}
     write_store(embedding, {"": embedding_dataset(vectors, list(plan.stimuli["stimulus"]), attrs)})
     decoders = ["ridge", "mlp"] if bold else ["conv", "ridge"]
     settings = {
@@ -317,7 +318,7 @@ def build_study(
                   "license": names.licence, "citation": f"Someone (2001). {names.title}."},
         "plan": {"stimuli": {"picture": {"kind": kind}}},
         "embed": {names.embedding: {"target": "picture",
-                                    "model": "one-hot" if bold else "efficientnet-lite0"}},
+                                    "model": model}},
         "train": {"decoders": decoders, "select": bold,
                   "windows": {"delay": "estimate" if bold else 0.0, "tmax": 0.8}},
         "evaluate": {"bootstrap": draws, "permutations": draws},

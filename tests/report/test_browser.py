@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
 
 from braindecode_pipe.report import run
+from braindecode_pipe.report.sounds import excerpt
 from braindecode_pipe.store import list_extra_files, read_file
 
 pytestmark = pytest.mark.browser
@@ -98,3 +102,32 @@ def test_page_fits_a_narrow_window(chromium, pages, tmp_path, name):
     image = np.asarray(Image.open(shot).convert("L"), float)
     assert image.shape[1] == 500
     assert image[:, -8:].min() > 200  # nothing runs out of the window on the right
+
+
+def test_an_excerpt_of_a_sound_is_decoded(chromium, tmp_path):
+    """The page itself runs no script; one that does tells how long the browser finds the sound."""
+    time = np.arange(5 * 16000) / 16000
+    wavfile.write(tmp_path / "a.wav", 16000, (9000 * np.sin(2765 * time)).astype(np.int16))
+    sound = base64.b64encode(excerpt(tmp_path / "a.wav", None, None, "a")).decode()
+    page = tmp_path / "page.html"
+    page.write_text(
+        f"<audio src='data:audio/wav;base64,{sound}' "
+        "onloadedmetadata='document.title=this.duration' onerror='document.title=this.error.code'>"
+    )
+    done = visit(chromium, page, tmp_path / "profile", "--virtual-time-budget=8000", "--dump-dom")
+    assert "<title>3</title>" in done.stdout.decode()
+
+
+@pytest.mark.parametrize("name", ["report.html", "qc/sub-01_task-see_run-01.html", "qc/index.html"])
+def test_everything_that_scrolls_or_acts_is_reached_by_keyboard(pages, name):
+    """Only elements that take the focus by themselves act; what scrolls is given the focus."""
+    html = (pages / name).read_text()
+    body = html.partition("<body>")[2]
+    assert not re.search(r"\bon\w+=|role=.?(?:button|link)\b|tabindex=.?-?[1-9]", re.sub(
+        r">[^<]*<", "><", body))  # fmt: skip
+    for tag in re.findall(r"<(?:div class=.scroll|pre(?= ))[^>]*>", body):
+        assert 'tabindex="0"' in tag and "aria-label=" in tag
+    targets = re.findall(r'<a[^>]*href="#([^"]+)"', body)
+    assert all(f'id="{target}"' in body for target in targets)
+    if name == "report.html":
+        assert body.index('class="skip"') < body.index("<h1>") and "content" in targets
