@@ -214,7 +214,8 @@ class Executor:
                     n_workers=self.jobs,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    # Any free port: None would mean 8787, which another cluster may hold.
+                    dashboard_address=":0",
                 )
             self._client = self._client_of(Client)
         return self._client

@@ -7,7 +7,6 @@ of its own, so that one that fails leaves nothing behind for the next.
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,7 +59,6 @@ class Team:
     @contextmanager
     def task(self, content: Any = None) -> Iterator[Any]:
         """A process group for one task; gives all what the first process put in."""
-        packed = pickle.dumps(content)
         self._number += 1
         if self.rank == 0:
             self._store.set(f"team/{self._number}", "task")
@@ -71,9 +69,9 @@ class Team:
             rank=self.rank, world_size=self.size, timeout=TASK_TIMEOUT,
         )  # fmt: skip
         try:
-            parcel = [packed]
+            parcel = [content]
             distributed.broadcast_object_list(parcel, 0, device=torch.device("cpu"))
-            yield pickle.loads(parcel[0])  # noqa: S301 - from the process that started this one
+            yield parcel[0]
         finally:
             # Closes the connections: who still waits for this process gets an error.
             distributed.destroy_process_group()
