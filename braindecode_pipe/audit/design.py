@@ -14,7 +14,7 @@ from braindecode_pipe.splits import StudyPlan, overlaps, window_times, within_re
 # Columns in which data sets say which trial another one was made from.
 _ORIGIN = ("augmented_from", "source_trial", "source_event", "original_trial")
 # Splits that keep stimuli apart.
-_APART = ("stimulus", "category", "segment")
+_APART = ("stimulus", "category", "segment", "column")
 _FITTED = (ROLES["train"], ROLES["validation"])
 _UNITS = {"subject": ("subject",), "session": ("subject", "session"), "run": ("recording",)}
 # Test windows whose nearest trained neighbour shows the same, as a share of all: this many, at

@@ -69,7 +69,7 @@ class Stages:
         """The single unit of stage ``plan``."""
         recipe = self.recipe
         contents = plan_room.fingerprint(recipe.plan, self.data, self.hashes)
-        divides = recipe.split.by in ("time", "stimulus", "category", "segment")
+        divides = recipe.split.by in ("time", "stimulus", "category", "segment", "column")
         parts = {
             **flatten(recipe.plan.model_dump(mode="json"), "plan"),
             **flatten(recipe.split.model_dump(mode="json"), "split"),

@@ -119,6 +119,13 @@ def _split(recipe: Recipe) -> Iterator[Contradiction]:
             f"category_column in [plan.stimuli.{recipe.split_target()}]",
             "none",
         )
+    if split.by == "column" and not split.column:
+        yield _problem((*place, "by"), "a split by column does not name one", "column", "none")
+    for name in ("column", "zero_shot"):
+        if split.by != "column" and getattr(split, name) not in ("", "off"):
+            yield _problem((*place, name), f"{name} needs given roles", 'by = "column"', split.by)
+    if split.by == "column" and split.n_folds:
+        yield _problem((*place, "n_folds"), "a column gives one fold", "n_folds = 0", split.n_folds)
     if split.by == "segment":
         if spec is None or not spec.file_column:
             yield _problem(

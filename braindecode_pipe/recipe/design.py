@@ -102,11 +102,19 @@ class SplitSection(Section):
     """Who is trained on and who is tested on; fixed before anything is fitted."""
 
     # With "none" recordings are preprocessed and nothing is decoded.
-    by: Literal["run", "session", "subject", "stimulus", "category", "segment", "time", "none"] = (
-        "run"
-    )
+    by: Literal[
+        "run", "session", "subject", "stimulus", "category", "segment", "time", "column", "none"
+    ] = "run"
     target: str = Field("", description="target whose stimuli are split; default: the first")
     within_subject: bool = Field(True, description="one decoder per person")
+    column: str = Field(
+        "", description="by column: that of the event tables that says train, validation or test"
+    )
+    zero_shot: Literal["off", "small", "large"] = Field(
+        "off",
+        description="by column: training leaves out all categories that are tested; large: what "
+        "is left out so is tested, in place of the events that the column names",
+    )
     segment_column: str = Field(
         "", description="by segment, of stimuli with file_column: column that names their sentences"
     )

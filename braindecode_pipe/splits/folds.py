@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from braindecode_pipe.errors import LeakageError, SplitError
 from braindecode_pipe.recipe import SplitSection
 from braindecode_pipe.schema import ROLES
 from braindecode_pipe.splits.extents import leaves_its_side, overlaps, window_times
+from braindecode_pipe.splits.given import given_roles
 from braindecode_pipe.splits.segments import segments_of
 
 
@@ -90,10 +91,19 @@ def make_folds(
         if not own.any():
             continue
         for fold in _deal(sorted(set(ids[own])), section, subject):
-            role = np.zeros(len(events), np.int8)
-            role[own] = ROLES["train"]
-            role[own & np.isin(ids, fold.validation)] = ROLES["validation"]
-            role[own & np.isin(ids, fold.test)] = ROLES["test"]
+            if section.by == "column":
+                category = _categories(events, stimuli, target)
+                role = given_roles(events, group, category, own, section)
+                left = sorted(set(ids[role == ROLES["train"]]))
+                if not (role == ROLES["validation"]).any():
+                    fold = replace(fold, validation=_held_out(left, section))
+                fold = replace(fold, test=sorted(set(ids[role == ROLES["test"]])))
+            else:
+                role = np.zeros(len(events), np.int8)
+                role[own] = ROLES["train"]
+                role[own & np.isin(ids, fold.test)] = ROLES["test"]
+            held = own & np.isin(ids, fold.validation) & (role == ROLES["train"])
+            role[held] = ROLES["validation"]
             n_dealt = np.bincount(role, minlength=len(ROLES))
             if section.by == "segment":
                 _purge_over_borders(role, events, recordings, extent)
@@ -119,15 +129,14 @@ def _groups(
         return "sub-" + events["subject"] + "_ses-" + events["session"]
     if section.by == "subject":
         return events["subject"].astype(str)
-    if section.by == "stimulus":
+    if section.by in ("stimulus", "column"):
         own = stimuli[stimuli["target"] == target]
         near = dict(zip(own["stimulus"], own["near_duplicate_group"]))
         return ids.map(lambda stimulus: near.get(stimulus, ""))
     if section.by == "category":
         own = stimuli[stimuli["target"] == target]
-        category = dict(zip(own["stimulus"], own["category"]))
         _refuse_uncategorised(own, target)
-        return ids.map(lambda stimulus: category.get(stimulus, ""))
+        return _categories(events, stimuli, target)
     if section.by == "segment":
         segment = segments_of(events, stimuli, section, target)
         return ids.map(lambda stimulus: segment.get(stimulus, ""))
@@ -139,6 +148,12 @@ def _groups(
         number = np.floor(rank * n_blocks / len(part)).astype(int)
         blocks[part.index] = [f"block-{k + 1:02d}" for k in number]
     return blocks
+
+
+def _categories(events: pd.DataFrame, stimuli: pd.DataFrame, target: str) -> pd.Series:
+    own = stimuli[stimuli["target"] == target]
+    category = dict(zip(own["stimulus"], own["category"].astype(str)))
+    return events[f"stimulus_{target}"].map(lambda stimulus: category.get(stimulus, ""))
 
 
 def _refuse_uncategorised(stimuli: pd.DataFrame, target: str) -> None:
@@ -168,6 +183,8 @@ def _order(groups: list[str], salt: str) -> list[str]:
 
 def _deal(groups: list[str], section: SplitSection, subject: str) -> list[_Fold]:
     prefix = f"sub-{subject}_" if section.within_subject else ""
+    if section.by == "column":
+        return [_Fold(f"{prefix}given", (), ())]
     if section.fractions:
         train, validation, _ = section.fractions
         place = {name: drawn(name, section.seed) for name in groups}
