@@ -10,6 +10,13 @@ from braindecode_pipe.report.study import Evaluation, of_whole_window
 
 DIRECTIONS = {"query": "response to stimulus", "candidate": "stimulus to response"}
 
+POOLS = {
+    "test": "the stimuli of the test fold",
+    "all": "all stimuli of the study",
+    "prototypes": "one per class of tested stimuli",
+    "frequent": "the stimuli that the test fold shows most often",
+}
+
 
 def retrieval_table(evaluation: Evaluation) -> Iterator[Block]:
     """Each metric of everybody together, with chance and interval, and how it was asked."""
@@ -74,10 +81,10 @@ def _asked(record: dict) -> str:
     named = f"Protocol “{preset}”. " if preset else ""
     averaged = wording.number(record.get("n_averaged"))
     trials = "single trials"
+    stated = str(record.get("candidates") or "not stated")
     if str(record.get("aggregate") or "none") != "none":
         trials = f"means over {record['aggregate']}, of {wording.plain(averaged)} trials at most"
     return (
         f"{named}Queries: {wording.plain(record.get('n_queries'))} {trials}. Candidates: "
-        f"{record.get('candidates') or 'not stated'}. Ranks count from 1, the best; ties count "
-        "half."
+        f"{POOLS.get(stated, stated)}. Ranks count from 1, the best; ties count half."
     )

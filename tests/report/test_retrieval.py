@@ -32,7 +32,10 @@ def test_rows_are_the_metrics_of_the_decoder_over_everybody():
         ("Mean reciprocal rank", "0.2", "0.1 – 0.3", "0.05", "0.01", "20"),
         ("Top-10 accuracy", "25.0 %", "10.0 – 30.0 %", "5.0 %", "0.01", "20"),
     )
-    assert "40 single trials" in table.notes[0] and "Candidates: test" in table.notes[0]
+    assert (
+        "40 single trials" in table.notes[0]
+        and "Candidates: the stimuli of the test" in table.notes[0]
+    )
 
 
 def test_drawn_pools_and_the_other_direction_have_columns():
