@@ -174,10 +174,10 @@ def test_scaler_fitted_on_everything(tmp_path, make_plan, write_plan):
 
 @pytest.mark.parametrize("saw", ["training", "everything", "test"])
 def test_anything_with_a_scope_is_checked_by_one_rule(tmp_path, by_run, saw):
-    """Tokenizers, clusters, feature selections: a stage that the audit has never heard of."""
+    """Clusters, feature selections: a stage that the audit has never heard of."""
     roles = {"training": ("train",), "everything": ("train", "test"), "test": ("test",)}[saw]
     scope = by_run.scope(0, roles).hash()
-    store = tmp_path / "tokenize" / "words" / "k.zarr"
+    store = tmp_path / "selection" / "words" / "k.zarr"
     config = json.dumps({"fit_scope": scope}).encode()
     dataset = xr.Dataset({"code": ("window", np.zeros(3, np.int64))},
                          attrs={"schema_version": "1", "kind": "table"})  # fmt: skip
@@ -185,7 +185,7 @@ def test_anything_with_a_scope_is_checked_by_one_rule(tmp_path, by_run, saw):
     findings = audit(tmp_path)
     assert [f.check for f in findings] == ([] if saw == "training" else ["fit-scope"])
     if saw != "training":
-        assert "tokenize words" in findings[0].text
+        assert "selection words" in findings[0].text
         assert ("the test" in findings[0].text) == (saw == "test")
 
 
