@@ -102,6 +102,15 @@ def test_a_forced_report_has_the_same_hash(again, first):
     assert store_hash(paths(result, "report")["study"]) == before
 
 
+def test_a_report_alone_is_not_made_of_half_the_results(again):
+    """Results of another recipe are missing: the report that is there stays as it was."""
+    page = again.out / "report.html"
+    before = page.read_bytes()
+    result = again("preprocess.emeg.l_freq=3.0", start="report", force=["report"])
+    assert statuses(result)["report"] == {"skipped"} and result.exit_code == 2
+    assert result.report is None and page.read_bytes() == before
+
+
 def test_a_b_a_uses_a_again(again, stores_in, first):
     before = stores_in(again.out)
     b = again("preprocess.emeg.l_freq=2.0", until="evaluate")
