@@ -120,7 +120,8 @@ def refuse_few(fitted: np.ndarray, rank: int, divided: bool, file: object) -> No
             file=str(file),
             expected=f"more than {rank + 1} volumes that no fold tests on",
             found=f"{n_fitted}",
-            remedy="split by run, session or subject, or leave out confounds and filters",
+            remedy="split by run, session or subject, give [train.windows] delay as a number, or "
+            "leave out confounds and filters",
         )
     raise DataError(
         "too few volumes to regress the confounds out",
