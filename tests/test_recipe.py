@@ -390,7 +390,8 @@ def test_resolved_recipe_round_trips(overrides):
 def test_resolved_recipe_shows_every_key_with_its_meaning():
     text = recipe_toml(parse_recipe(GOOD, "r.toml"))
     assert '# high-pass edge [Hz]\nl_freq = "none"' in text
-    assert "run | session | subject | stimulus | category | segment | time | column | none\nby =" in text
+    kinds = "run | session | subject | stimulus | category | segment | time | column | none"
+    assert f"{kinds}\nby =" in text
     assert "bootstrap = 2000" in text
 
 
