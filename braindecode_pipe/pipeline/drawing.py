@@ -76,7 +76,7 @@ def reconstruct_units(
             "data": stages.data,
             "threads": stages.threads,
         }
-        units[name] = stages._unit(
+        units[name] = stages.unit(
             "reconstruct", name, parts, "braindecode_pipe.reconstruct:run", arguments
         )
     return units
