@@ -30,6 +30,14 @@ def plan_findings(attrs: Mapping[str, Any]) -> list[Finding]:
         Finding("note", f"{name} is excluded: {reason}")
         for name, reason in attrs.get("excluded", {}).items()
     ]
+    for join in attrs.get("joins", []):
+        left, right = join["left"], join["right"]
+        told = [
+            f"{what}: {join[what][0]} in {left} alone, {join[what][1]} in {right} alone, "
+            f"{join[what][2]} in both"
+            for what in ("subjects", "stimuli")
+        ]
+        findings.append(Finding("note", "; ".join(told)))
     return findings
 
 

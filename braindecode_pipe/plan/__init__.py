@@ -20,6 +20,7 @@ from braindecode_pipe.plan.events import (
     no_events,
     read_all_events,
 )
+from braindecode_pipe.plan.modalities import join_modalities
 from braindecode_pipe.plan.recordings import (
     dataset_description,
     find_recordings,
@@ -143,6 +144,7 @@ def build(
         stimuli.append(table)
     stimuli = pd.concat(stimuli, ignore_index=True)
     target = split.target or next(iter(section.stimuli))
+    joins = join_modalities(recordings, events, target)
     events["repetition"] = events.groupby(["subject", f"stimulus_{target}"]).cumcount()
     usable = recordings[~recordings["excluded"] & (recordings["problem"] == "")]
     seconds = {str(r["recording"]): reach(r) for r in usable.to_dict("records")} if reach else {}
@@ -157,6 +159,7 @@ def build(
         **{attr: noted.get(what, {}) for attr, what in _NOTED.items()},
         "duplicates": [list(pair) for pair in copies],
         "shared_stimuli": {name: shared_between_roles(plan, name) for name in kinds},
+        **({"joins": joins} if joins else {}),
         "extent": list(extent),
         "purged": _purged(plan),
         **_reaches(plan, extent, seconds),
