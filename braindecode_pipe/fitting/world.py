@@ -144,3 +144,10 @@ def take_device() -> None:
     """Take the GPU of the local rank, where there are GPUs."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def best_device() -> torch.device:
+    """The GPU of this process where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

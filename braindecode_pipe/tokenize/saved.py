@@ -190,10 +190,3 @@ def load_tokenizer(folder: str | Path, section: TokenizeSection | None = None) -
                 remedy="give it these, and preprocess.emeg.sfreq with them",
             )
     return found
-
-
-def best_device() -> torch.device:
-    """The GPU of this process where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

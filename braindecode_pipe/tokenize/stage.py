@@ -15,14 +15,14 @@ import torch
 from braindecode_pipe.errors import DataError
 from braindecode_pipe.fitting import loop
 from braindecode_pipe.fitting.selfsupervised import OWN, Unlabelled
-from braindecode_pipe.fitting.world import World
+from braindecode_pipe.fitting.world import World, best_device
 from braindecode_pipe.recipe import TokenizeSection
 from braindecode_pipe.schema import join_data_origin, table_to_dataset
 from braindecode_pipe.splits import FitScope
 from braindecode_pipe.store import Signal, open_signal, write_store
 from braindecode_pipe.tokenize.encode import Encoding, EventWindows
 from braindecode_pipe.tokenize.measures import CodeCounts
-from braindecode_pipe.tokenize.saved import Tokenizer, best_device, load_tokenizer, make_network
+from braindecode_pipe.tokenize.saved import Tokenizer, load_tokenizer, make_network
 from braindecode_pipe.tokenize.sensors import SensorWindows, check_rate, usable_rows, windows_within
 
 COUNTED = 256  # windows over which a fitted tokenizer tells how evenly it uses its codes

@@ -200,6 +200,7 @@ class BrainDecoder(Pretrained, BaseEstimator):
         return self
 
     def _fit_network(self, X, Y, stimuli, held, who, **observers) -> BrainDecoder:
+        from braindecode_pipe.fitting.world import best_device
         from braindecode_pipe.train import networks
 
         rows = np.flatnonzero(~held)
@@ -213,7 +214,7 @@ class BrainDecoder(Pretrained, BaseEstimator):
             self.decoder, sizes, self.network or {}, self.seed, self.loss
         )
         networks.refuse_strangers(self.network_, self.trained_, who, self.people_)
-        self.network_.to(networks.best_device())
+        self.network_.to(best_device())
         targets = networks.split_steps(self.decoder, Y.astype(np.float32), self.n_steps)
         fit = networks.train(
             self.network_, self._inputs(X, who), targets, stimuli, held, self.get_params(),

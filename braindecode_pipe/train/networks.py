@@ -173,13 +173,6 @@ def _named(kind: str, error: Exception) -> RecipeError:
     )
 
 
-def best_device() -> torch.device:
-    """The GPU of this process where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
-
-
 def knows_people(network: torch.nn.Module) -> bool:
     """Whether some of the weights belong to a person, who must then have been trained on."""
     kinds = (SubjectLayer, SubjectMixer, torch.nn.Embedding)
